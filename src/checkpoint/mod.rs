@@ -1,0 +1,1 @@
+//! Checkpoints: safetensors with their config, and the reference's PyTorch files.

@@ -1,0 +1,1 @@
+//! DeepNets-1M: the generator of every split and predefined networks.

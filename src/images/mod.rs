@@ -1,0 +1,1 @@
+//! Image data sets: loading, splits, batches, augmentation and fixed noise banks.

@@ -1,0 +1,1 @@
+//! Ops that have their own kernels, one folder each.

@@ -1,0 +1,5 @@
+//! Networks: the intermediate representation, its expansion from a genotype, pruning and cost.
+
+mod ir;
+
+pub use ir::{Network, OpId, OpKind, OpNode, Param, ParamId, Shape};

@@ -1,0 +1,1 @@
+//! Genotype in, scores out.

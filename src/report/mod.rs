@@ -1,0 +1,1 @@
+//! Results: frames, leaderboards and plots.

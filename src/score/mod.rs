@@ -1,0 +1,5 @@
+//! Scores of a candidate: accuracy, noise robustness, latency and cost.
+
+mod scores;
+
+pub use scores::{NoiseScore, Scores};

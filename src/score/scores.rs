@@ -1,0 +1,48 @@
+//! What is known of a candidate. An absent number is `None`, never 0.
+
+use serde::{Deserialize, Serialize};
+
+/// Accuracy at one level of Gaussian pixel noise.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NoiseScore {
+    /// Standard deviation of the noise on pixels in `[0, 1]`.
+    pub sd: f64,
+    /// Share of images classified correctly, 0..1.
+    pub accuracy: f64,
+    /// Its binomial standard error.
+    pub accuracy_se: f64,
+}
+
+/// Scores of one candidate with one set of weights.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Scores {
+    /// Share of clean validation images classified correctly, 0..1.
+    pub accuracy: Option<f64>,
+    /// Its binomial standard error.
+    pub accuracy_se: Option<f64>,
+    /// Mean cross entropy on clean validation images, nats.
+    pub loss: Option<f64>,
+    /// Images that the accuracies were measured on.
+    pub images: Option<u64>,
+    /// Accuracy at each noise level, in the order asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub noise: Vec<NoiseScore>,
+    /// Mean accuracy over the noise levels, 0..1.
+    pub robustness: Option<f64>,
+    /// Median time of a forward pass, ms.
+    pub latency_ms: Option<f64>,
+    /// 95th percentile of the time of a forward pass, ms.
+    pub latency_p95_ms: Option<f64>,
+    /// Images in a timed forward pass.
+    pub latency_batch: Option<u64>,
+    /// Threads of a timed forward pass.
+    pub latency_threads: Option<u64>,
+    /// Parameters that reach the output.
+    pub params: Option<u64>,
+    /// Multiply-accumulates of a forward pass of one image.
+    pub macs: Option<u64>,
+    /// Largest sum of live activations in a forward pass of one image, elements.
+    pub peak_activations: Option<u64>,
+    /// Time from genotype to all weights, ms.
+    pub predict_ms: Option<f64>,
+}

@@ -1,0 +1,1 @@
+//! Studies: trials, their journal, storage and resume.
