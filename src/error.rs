@@ -56,3 +56,9 @@ impl Error {
         Error::Format { path: path.as_ref().to_path_buf(), reason: reason.into() }
     }
 }
+
+impl From<candle_core::Error> for Error {
+    fn from(error: candle_core::Error) -> Error {
+        Error::Tensor(error.to_string())
+    }
+}
