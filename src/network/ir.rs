@@ -142,6 +142,62 @@ pub enum OpKind {
     },
 }
 
+impl OpKind {
+    /// The parameters that the op reads: weight, then bias.
+    pub fn params(&self) -> impl Iterator<Item = ParamId> + use<> {
+        let (weight, bias) = match *self {
+            OpKind::Conv { weight, .. } | OpKind::PosEnc { weight } => (Some(weight), None),
+            OpKind::Linear { weight, bias } => (Some(weight), bias),
+            OpKind::BatchNorm { weight, bias } | OpKind::LayerNorm { weight, bias } => {
+                (Some(weight), Some(bias))
+            }
+            _ => (None, None),
+        };
+        weight.into_iter().chain(bias)
+    }
+
+    /// The same parameters, to renumber them.
+    pub(super) fn params_mut(&mut self) -> impl Iterator<Item = &mut ParamId> {
+        let (weight, bias) = match self {
+            OpKind::Conv { weight, .. } | OpKind::PosEnc { weight } => (Some(weight), None),
+            OpKind::Linear { weight, bias } => (Some(weight), bias.as_mut()),
+            OpKind::BatchNorm { weight, bias } | OpKind::LayerNorm { weight, bias } => {
+                (Some(weight), Some(bias))
+            }
+            _ => (None, None),
+        };
+        weight.into_iter().chain(bias)
+    }
+
+    /// The op's name in the JSON form, e.g. `batch_norm`.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            OpKind::Input => "input",
+            OpKind::Conv { .. } => "conv",
+            OpKind::Linear { .. } => "linear",
+            OpKind::BatchNorm { .. } => "batch_norm",
+            OpKind::LayerNorm { .. } => "layer_norm",
+            OpKind::Relu => "relu",
+            OpKind::Gelu => "gelu",
+            OpKind::HardSwish => "hard_swish",
+            OpKind::MaxPool { .. } => "max_pool",
+            OpKind::AvgPool { .. } => "avg_pool",
+            OpKind::GlobalAvgPool => "global_avg_pool",
+            OpKind::SqueezeMean => "squeeze_mean",
+            OpKind::Excite => "excite",
+            OpKind::Attention { .. } => "attention",
+            OpKind::PosEnc { .. } => "pos_enc",
+            OpKind::Add => "add",
+            OpKind::Concat => "concat",
+            OpKind::Zeros => "zeros",
+            OpKind::Subsample { .. } => "subsample",
+            OpKind::Crop => "crop",
+            OpKind::Flatten => "flatten",
+            OpKind::Dropout { .. } => "dropout",
+        }
+    }
+}
+
 /// An op with its inputs and the shape of its output for one image.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct OpNode {

@@ -1,5 +1,13 @@
 //! Networks: the intermediate representation, its expansion from a genotype, pruning and cost.
 
+mod builder;
+mod check;
+mod expand;
 mod ir;
+mod module;
+mod shape;
+mod torchvision;
 
+pub use expand::{expand, expand_at};
 pub use ir::{Network, OpId, OpKind, OpNode, Param, ParamId, Shape};
+pub use torchvision::{TORCHVISION_NAMES, build, torchvision};
