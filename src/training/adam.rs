@@ -1,0 +1,171 @@
+//! Adam (Kingma and Ba, arXiv 1412.6980), as PyTorch computes it, over named candle variables.
+//!
+//! In: gradients by name. Out: updated variables. Weight decay is coupled (added to the gradient, after
+//! clipping) as the reference uses it, or decoupled (AdamW, arXiv 1711.05101). A variable without a gradient is
+//! left alone; a zero gradient is a gradient, so such a variable still decays.
+
+use crate::{Error, Result};
+use candle_core::backprop::GradStore;
+use candle_core::{DType, Tensor, Var};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Settings of [`Adam`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AdamConfig {
+    /// Base learning rate.
+    pub lr: f64,
+    /// Decay rates of the two moments.
+    pub betas: [f64; 2],
+    /// Added to the denominator.
+    pub eps: f64,
+    /// Weight decay.
+    pub weight_decay: f64,
+    /// AdamW: the decay acts on the weights and not on the gradient.
+    pub decoupled: bool,
+}
+
+impl Default for AdamConfig {
+    fn default() -> Self {
+        AdamConfig { lr: 1e-3, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 1e-5, decoupled: false }
+    }
+}
+
+/// Moments of one variable, in its own precision.
+struct Moments {
+    first: Vec<f64>,
+    second: Vec<f64>,
+    steps: u64,
+}
+
+/// Optimiser state over named variables.
+pub struct Adam {
+    config: AdamConfig,
+    vars: Vec<(String, Var)>,
+    moments: BTreeMap<String, Moments>,
+}
+
+/// Gradients by variable name, ascending.
+pub type Gradients = BTreeMap<String, Tensor>;
+
+/// Picks the gradients of `vars` from a backward pass; variables outside the graph have none.
+pub fn collect_gradients(vars: &[(String, Var)], store: &GradStore) -> Gradients {
+    vars.iter().filter_map(|(name, var)| Some((name.clone(), store.get(var.as_tensor())?.clone()))).collect()
+}
+
+/// L2 norm over all gradients, summed in f64.
+///
+/// # Errors
+/// If a tensor operation fails.
+pub fn global_norm(gradients: &Gradients) -> Result<f64> {
+    let mut sum = 0f64;
+    for gradient in gradients.values() {
+        sum += values(gradient)?.iter().map(|v| v * v).sum::<f64>();
+    }
+    Ok(sum.sqrt())
+}
+
+fn values(tensor: &Tensor) -> Result<Vec<f64>> {
+    let flat = tensor.flatten_all()?;
+    Ok(match flat.dtype() {
+        DType::F32 => flat.to_vec1::<f32>()?.into_iter().map(f64::from).collect(),
+        _ => flat.to_dtype(DType::F64)?.to_vec1::<f64>()?,
+    })
+}
+
+impl Adam {
+    /// An optimiser without history.
+    pub fn new(config: AdamConfig, vars: Vec<(String, Var)>) -> Self {
+        Adam { config, vars, moments: BTreeMap::new() }
+    }
+
+    /// One update at `lr_factor` times the base rate; gradients are first multiplied by `scale` (clipping).
+    ///
+    /// # Errors
+    /// If a gradient does not fit its variable.
+    pub fn step(&mut self, gradients: &Gradients, scale: f64, lr_factor: f64) -> Result<()> {
+        let AdamConfig { lr, betas: [b1, b2], eps, weight_decay, decoupled } = self.config;
+        let lr = lr * lr_factor;
+        for (name, var) in &self.vars {
+            let Some(gradient) = gradients.get(name) else { continue };
+            let gradient = values(gradient)?;
+            let mut weights = values(var.as_tensor())?;
+            if gradient.len() != weights.len() {
+                return Err(Error::Tensor(format!(
+                    "gradient of {name} has {} elements, the variable {}",
+                    gradient.len(),
+                    weights.len()
+                )));
+            }
+            let moments = self.moments.entry(name.clone()).or_insert_with(|| Moments {
+                first: vec![0.0; weights.len()],
+                second: vec![0.0; weights.len()],
+                steps: 0,
+            });
+            moments.steps += 1;
+            let correction1 = 1.0 - b1.powi(moments.steps as i32);
+            let correction2 = (1.0 - b2.powi(moments.steps as i32)).sqrt();
+            for (((weight, gradient), first), second) in
+                weights.iter_mut().zip(&gradient).zip(&mut moments.first).zip(&mut moments.second)
+            {
+                let mut g = gradient * scale;
+                if decoupled {
+                    *weight *= 1.0 - lr * weight_decay;
+                } else {
+                    g += weight_decay * *weight;
+                }
+                *first = b1 * *first + (1.0 - b1) * g;
+                *second = b2 * *second + (1.0 - b2) * g * g;
+                *weight -= lr / correction1 * *first / (second.sqrt() / correction2 + eps);
+            }
+            let updated = Tensor::from_vec(weights, var.shape(), var.device())?.to_dtype(var.dtype())?;
+            var.set(&updated)?;
+        }
+        Ok(())
+    }
+
+    /// The moments as tensors (`NAME|exp_avg`, `NAME|exp_avg_sq`, f64) and the step counts.
+    ///
+    /// # Errors
+    /// If a tensor operation fails.
+    pub fn state(&self) -> Result<(BTreeMap<String, Tensor>, BTreeMap<String, u64>)> {
+        let mut tensors = BTreeMap::new();
+        let mut steps = BTreeMap::new();
+        for (name, var) in &self.vars {
+            let Some(moments) = self.moments.get(name) else { continue };
+            let tensor = |v: &[f64]| Tensor::from_slice(v, var.shape(), var.device());
+            tensors.insert(format!("{name}|exp_avg"), tensor(&moments.first)?);
+            tensors.insert(format!("{name}|exp_avg_sq"), tensor(&moments.second)?);
+            steps.insert(name.clone(), moments.steps);
+        }
+        Ok((tensors, steps))
+    }
+
+    /// Takes up the state that [`Adam::state`] gave.
+    ///
+    /// # Errors
+    /// If a moment is missing or has another length than its variable.
+    pub fn restore(&mut self, tensors: &BTreeMap<String, Tensor>, steps: &BTreeMap<String, u64>) -> Result<()> {
+        self.moments.clear();
+        for (name, var) in &self.vars {
+            let Some(&steps) = steps.get(name) else { continue };
+            let moment = |kind: &str| -> Result<Vec<f64>> {
+                let key = format!("{name}|{kind}");
+                let tensor = tensors.get(&key).ok_or_else(|| Error::Tensor(format!("optimiser state lacks {key}")))?;
+                let found = values(tensor)?;
+                if found.len() != var.elem_count() {
+                    return Err(Error::Tensor(format!(
+                        "optimiser state {key} has {} elements, expected {}",
+                        found.len(),
+                        var.elem_count()
+                    )));
+                }
+                Ok(found)
+            };
+            let (first, second) = (moment("exp_avg")?, moment("exp_avg_sq")?);
+            self.moments.insert(name.clone(), Moments { first, second, steps });
+        }
+        Ok(())
+    }
+}
