@@ -1,0 +1,225 @@
+//! One GHN in training (arXiv 2110.13100, section 3): its weights, its optimiser and where it stands in the data.
+//!
+//! In: a [`TrainConfig`] and images. Out: step after step, a GHN that predicts weights with a lower mean cross
+//! entropy over the architectures of the meta-batch.
+
+use super::adam::{Adam, collect_gradients, global_norm};
+use super::config::TrainConfig;
+use super::draw::{ArchitectureSource, Candidate, Purpose, stream};
+use super::loss::attach_gradient;
+use crate::execute::{Executor, Mode, NativeExecutor};
+use crate::ghn::Ghn;
+use crate::images::{Augmentation, BatchState, DataSet, PreparedImages, TrainingBatches};
+use crate::{Error, Result};
+use candle_core::{Device, Tensor};
+use rand::RngExt;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// What one optimiser step did.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StepReport {
+    /// Step number, from 0.
+    pub step: u64,
+    /// Epoch of the images.
+    pub epoch: u64,
+    /// Mean cross entropy over the meta-batch, nats; none if it was not finite.
+    pub loss: Option<f64>,
+    /// L2 norm of the gradient before clipping; none if it was not finite.
+    pub grad_norm: Option<f64>,
+    /// Learning rate.
+    pub lr: f64,
+    /// Nodes of all graphs.
+    pub nodes: usize,
+    /// Parameters predicted.
+    pub params: usize,
+    /// Whether the update was left out because something was not finite.
+    pub skipped: bool,
+}
+
+/// Accuracy with predicted weights on held-out architectures.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HeldOutReport {
+    /// Optimiser steps taken.
+    pub step: u64,
+    /// Accuracy of each held-out architecture on validation images, 0..1.
+    pub accuracies: Vec<f64>,
+    /// Mean over the architectures.
+    pub mean: f64,
+    /// Standard error of the mean over the architectures.
+    pub se: f64,
+    /// Best architecture.
+    pub best: f64,
+}
+
+/// A GHN in training.
+pub struct Trainer {
+    pub(super) config: TrainConfig,
+    pub(super) ghn: Ghn,
+    pub(super) adam: Adam,
+    pub(super) batches: TrainingBatches,
+    pub(super) step: u64,
+    pub(super) skips_in_a_row: u64,
+    source: ArchitectureSource,
+    validation: PreparedImages,
+}
+
+impl Trainer {
+    /// A run at its beginning.
+    ///
+    /// # Errors
+    /// If spaces, images and hypernetwork do not fit together.
+    pub fn new(config: TrainConfig, data: &DataSet) -> Result<Trainer> {
+        let train = data.train.clone().ok_or_else(|| {
+            Error::Config(format!(
+                "{} has no training images here (the bundled slice holds validation and test images only); \
+                 run `foretell data fetch fashion-mnist`, or name a folder that holds the full set",
+                config.images.source
+            ))
+        })?;
+        let classes = train.classes().len();
+        if classes != config.ghn.num_classes {
+            return Err(Error::Config(format!(
+                "ghn.num_classes is {}, but {} has {classes} classes",
+                config.ghn.num_classes, config.images.source
+            )));
+        }
+        let ghn = Ghn::new(config.ghn.clone(), config.seed)?;
+        let adam = Adam::new(config.optimizer.clone(), ghn.vars());
+        let augmentation = if config.images.augment { Augmentation::default() } else { Augmentation::NONE };
+        let batches =
+            TrainingBatches::new(Arc::new(train), config.images.batch, augmentation, BatchState::new(config.seed))?;
+        let source =
+            ArchitectureSource::new(&config.architectures, config.seed, classes, config.evaluation.architectures)?;
+        let validation = data.validation.prepare(config.evaluation.images)?;
+        Ok(Trainer { config, ghn, adam, batches, step: 0, skips_in_a_row: 0, source, validation })
+    }
+
+    /// The run's settings.
+    pub fn config(&self) -> &TrainConfig {
+        &self.config
+    }
+
+    /// Steps taken.
+    pub fn steps_taken(&self) -> u64 {
+        self.step
+    }
+
+    /// The hypernetwork as it is now.
+    pub fn ghn(&self) -> &Ghn {
+        &self.ghn
+    }
+
+    /// One optimiser step on a fresh meta-batch and the next batch of images.
+    ///
+    /// # Errors
+    /// If too many steps in a row were not finite, or a computation fails.
+    pub fn step(&mut self) -> Result<StepReport> {
+        let candidates = self.source.meta_batch(self.step)?;
+        let (mut images, mut labels) = (Vec::new(), Vec::new());
+        let epoch = self.batches.next_batch(&mut images, &mut labels)?;
+        let lr_factor = self.config.schedule.factor(self.step, self.config.steps);
+        let mut report = StepReport {
+            step: self.step,
+            epoch,
+            loss: None,
+            grad_norm: None,
+            lr: self.config.optimizer.lr * lr_factor,
+            nodes: candidates.iter().map(|c| c.graph.nodes.len()).sum(),
+            params: candidates.iter().map(|c| c.network.n_params()).sum(),
+            skipped: true,
+        };
+        let loss = self.loss(&candidates, &images, &labels)?;
+        let value = f64::from(loss.to_scalar::<f32>()?);
+        if value.is_finite() {
+            report.loss = Some(value);
+            let gradients = collect_gradients(&self.ghn.vars(), &loss.backward()?);
+            let norm = global_norm(&gradients)?;
+            if norm.is_finite() {
+                report.grad_norm = Some(norm);
+                let scale = (self.config.clip_norm / (norm + 1e-6)).min(1.0);
+                self.adam.step(&gradients, scale, lr_factor)?;
+                report.skipped = false;
+            }
+        }
+        self.skips_in_a_row = if report.skipped { self.skips_in_a_row + 1 } else { 0 };
+        if self.skips_in_a_row > self.config.max_skips_in_a_row {
+            return Err(Error::NonFinite(format!(
+                "loss or gradient was not finite in {} steps in a row (up to step {}); lower optimizer.lr or clip_norm",
+                self.skips_in_a_row, self.step
+            )));
+        }
+        self.step += 1;
+        Ok(report)
+    }
+
+    /// Mean loss of the meta-batch, differentiable by the GHN's weights.
+    fn loss(&self, candidates: &[Candidate], images: &[f32], labels: &[u8]) -> Result<Tensor> {
+        let inputs: Vec<_> = candidates.iter().map(|c| (&c.network, &c.graph)).collect();
+        let predictions = self.ghn.predict(&inputs)?;
+        let mut seeds = stream(self.config.seed, Purpose::Dropout, self.step);
+        let work = candidates
+            .iter()
+            .zip(&predictions)
+            .map(|(candidate, prediction)| {
+                Ok((&candidate.network, prediction.params.to_vec1::<f32>()?, seeds.random::<u64>()))
+            })
+            .collect::<Result<Vec<_>>>()?;
+        // Networks side by side: each is too small to keep all threads busy by itself.
+        let results = work
+            .into_par_iter()
+            .map(|(network, params, dropout_seed)| {
+                let mut executor = NativeExecutor::<f32>::new(network, labels.len())?;
+                let mut gradient = vec![0f32; params.len()];
+                let mode = Mode::Train { dropout_seed };
+                let loss = executor.loss_and_gradient(&params, images, labels, mode, &mut gradient)?;
+                Ok((f64::from(loss), gradient))
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let mut total = Tensor::zeros((), candle_core::DType::F32, &Device::Cpu)?;
+        for (prediction, (loss, gradient)) in predictions.iter().zip(results) {
+            total = (total + attach_gradient(&prediction.params, loss, gradient)?)?;
+        }
+        Ok((total / candidates.len() as f64)?)
+    }
+
+    /// Accuracies of the held-out architectures on validation images.
+    ///
+    /// # Errors
+    /// If a computation fails.
+    pub fn evaluate(&self) -> Result<HeldOutReport> {
+        let accuracies = self
+            .source
+            .held_out()
+            .par_iter()
+            .map(|candidate| self.accuracy(candidate))
+            .collect::<Result<Vec<f64>>>()?;
+        let n = accuracies.len() as f64;
+        let mean = accuracies.iter().sum::<f64>() / n;
+        let variance = accuracies.iter().map(|a| (a - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0);
+        let best = accuracies.iter().copied().fold(0.0, f64::max);
+        Ok(HeldOutReport { step: self.step, accuracies, mean, se: (variance / n).sqrt(), best })
+    }
+
+    fn accuracy(&self, candidate: &Candidate) -> Result<f64> {
+        let prediction = self.ghn.predict(&[(&candidate.network, &candidate.graph)])?;
+        let params = prediction[0].params.to_vec1::<f32>()?;
+        let batch = self.config.images.batch.min(self.validation.len());
+        let mut executor = NativeExecutor::<f32>::new(&candidate.network, batch)?;
+        let (mut right, mut seen) = (0usize, 0usize);
+        for (images, labels) in self.validation.batches(batch) {
+            let logits = executor.logits(&params, images, Mode::Evaluate)?;
+            right += logits
+                .chunks_exact(logits.len() / labels.len())
+                .zip(labels)
+                .filter(|(row, label)| {
+                    let best = (0..row.len()).max_by(|&a, &b| row[a].total_cmp(&row[b]));
+                    best == Some(usize::from(**label)) && row.iter().all(|v| v.is_finite())
+                })
+                .count();
+            seen += labels.len();
+        }
+        Ok(right as f64 / seen.max(1) as f64)
+    }
+}
