@@ -9,6 +9,8 @@
 
 pub mod error;
 
+pub mod files;
+
 pub mod space;
 
 pub mod network;
