@@ -36,6 +36,12 @@ fn parameters_equal_the_fixtures() {
     for record in records {
         let id = &record.id;
         let network = build(&record.arch, record.num_classes).unwrap_or_else(|error| panic!("{id}: {error}"));
+        network.validate().unwrap_or_else(|error| panic!("{id}: {error}"));
+        let cost = network.cost();
+        assert!(
+            cost.params == expected[id].n_params as u64 && cost.macs > 0 && cost.peak_activations > 0,
+            "{id}"
+        );
         let expected = &expected[id];
         let params: Shapes = network.params.iter().map(|p| (p.name.clone(), p.shape.clone())).collect();
         assert_eq!(params, expected.params, "{id}");

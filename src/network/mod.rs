@@ -2,12 +2,15 @@
 
 mod builder;
 mod check;
+mod cost;
 mod expand;
 mod ir;
 mod module;
 mod shape;
 mod torchvision;
+mod validate;
 
+pub use cost::Cost;
 pub use expand::{expand, expand_at};
 pub use ir::{Network, OpId, OpKind, OpNode, Param, ParamId, Shape};
 pub use torchvision::{TORCHVISION_NAMES, build, torchvision};

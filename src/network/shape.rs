@@ -33,7 +33,8 @@ pub(super) fn infer(kind: &OpKind, inputs: &[Shape], params: &[&[usize]]) -> Res
             let &[out, per_group, kh, kw] = params[0] else {
                 return fail(format!("a weight of shape [O, I, kH, kW] is needed, found {:?}", params[0]));
             };
-            if groups == 0 || per_group * groups != c || !out.is_multiple_of(groups) || out == 0 {
+            if groups == 0 || per_group.saturating_mul(groups) != c || !out.is_multiple_of(groups) || out == 0
+            {
                 return fail(format!("weight {:?} in {groups} groups does not fit {c} channels", params[0]));
             }
             match (
@@ -69,7 +70,7 @@ pub(super) fn infer(kind: &OpKind, inputs: &[Shape], params: &[&[usize]]) -> Res
             Ok([c, h, w])
         }
         OpKind::MaxPool { kernel, stride, padding } | OpKind::AvgPool { kernel, stride, padding } => {
-            if kernel == 0 || padding * 2 > kernel {
+            if kernel == 0 || padding > kernel / 2 {
                 return fail(format!("padding {padding} is more than half of kernel {kernel}"));
             }
             match (slide(h, kernel, stride, padding, 1), slide(w, kernel, stride, padding, 1)) {
@@ -85,10 +86,11 @@ pub(super) fn infer(kind: &OpKind, inputs: &[Shape], params: &[&[usize]]) -> Res
             Ok([c, h, w])
         }
         OpKind::Attention { heads, head_dim } => {
-            if heads * head_dim == 0 || 3 * heads * head_dim != c {
+            let inner = heads.saturating_mul(head_dim);
+            if inner == 0 || inner.saturating_mul(3) != c {
                 return fail(format!("{heads} heads of {head_dim} channels do not fit {c} channels"));
             }
-            Ok([heads * head_dim, h, w])
+            Ok([inner, h, w])
         }
         OpKind::PosEnc { .. } => {
             if params[0] != [1, c, h, w] {
@@ -106,7 +108,7 @@ pub(super) fn infer(kind: &OpKind, inputs: &[Shape], params: &[&[usize]]) -> Res
             if let Some(other) = inputs.iter().find(|other| other[1..] != [h, w]) {
                 return fail(format!("inputs differ in size: {:?} and {other:?}", inputs[0]));
             }
-            Ok([inputs.iter().map(|shape| shape[0]).sum(), h, w])
+            Ok([inputs.iter().fold(0, |sum: usize, shape| sum.saturating_add(shape[0])), h, w])
         }
         OpKind::Subsample { stride } => {
             if stride == 0 {
@@ -120,6 +122,6 @@ pub(super) fn infer(kind: &OpKind, inputs: &[Shape], params: &[&[usize]]) -> Res
             }
             Ok([c, h - 1, w - 1])
         }
-        OpKind::Flatten => Ok([c * h * w, 1, 1]),
+        OpKind::Flatten => Ok([c.saturating_mul(h).saturating_mul(w), 1, 1]),
     }
 }

@@ -115,3 +115,26 @@ fn residual_block(
     let sum = b.push(OpKind::Add, &[body, shortcut])?;
     b.push(OpKind::Relu, &[sum])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// torchvision's published parameter counts for 1000 classes, less the 7x7 first convolution for the 3x3 one.
+    #[test]
+    fn parameter_counts_are_torchvisions() {
+        let published = [11_689_512, 21_797_672, 25_557_032, 44_549_160, 60_192_808, 68_883_240, 126_886_696];
+        for (name, count) in TORCHVISION_NAMES.into_iter().zip(published) {
+            let network = torchvision(name, 1000).unwrap();
+            assert_eq!(network.n_params(), count - 64 * 3 * (49 - 9), "{name}");
+            assert!(network.pruned.is_empty());
+        }
+    }
+
+    #[test]
+    fn unknown_names_are_answered_with_the_known_ones() {
+        let error = torchvision("resnet19", 10).unwrap_err().to_string();
+        assert!(error.contains("resnet19") && error.contains("wide_resnet101_2"), "{error}");
+        assert!(torchvision("resnet18", 0).is_err());
+    }
+}
