@@ -1,1 +1,4 @@
-//! Ops that have their own kernels, one folder each.
+//! Ops that have their own kernels, one folder each: `mod.rs` is the op and its API, `cpu.rs` the kernel.
+
+pub mod message_passing;
+pub mod tiling;
