@@ -72,7 +72,8 @@ impl Weights {
     pub fn pack(&self, weights: &[&Tensor]) -> Result<Tensor> {
         let wanted = self.tensors();
         if weights.len() != wanted.len() {
-            let message = format!("message passing: {} weights expected, {} given", wanted.len(), weights.len());
+            let message =
+                format!("message passing: {} weights expected, {} given", wanted.len(), weights.len());
             return Err(Error::Tensor(message));
         }
         let mut flat = Vec::with_capacity(weights.len());
@@ -113,7 +114,12 @@ impl Edges {
 ///
 /// # Errors
 /// If shapes or dtypes do not fit `weights` and `edges`.
-pub fn message_passing(states: &Tensor, packed: &Tensor, weights: Weights, edges: &Arc<Edges>) -> Result<Tensor> {
+pub fn message_passing(
+    states: &Tensor,
+    packed: &Tensor,
+    weights: Weights,
+    edges: &Arc<Edges>,
+) -> Result<Tensor> {
     let _ = (states, packed, weights, edges);
     Err(Error::Tensor("message passing: not built yet".into()))
 }

@@ -1,0 +1,146 @@
+//! CPU kernels of tiling: bound by memory bandwidth, parallel over parameters and over their out channels.
+//! Every value is computed by one thread in a fixed order, so results do not depend on the thread count.
+
+use rayon::prelude::*;
+
+use super::{Tile, Tiling, Transform};
+use crate::kernels::element::Element;
+
+/// Elements that one task should have at least.
+const GRAIN: usize = 16 * 1024;
+
+/// Parameters `[target_len]` of `tables [source_len]`.
+pub(super) fn forward<T: Element>(tiling: &Tiling, tables: &[T]) -> Vec<T> {
+    let mut params = vec![T::default(); tiling.target_len];
+    let mut parts = Vec::with_capacity(tiling.tiles.len());
+    let mut rest = params.as_mut_slice();
+    for tile in &tiling.tiles {
+        let (part, tail) = rest.split_at_mut(tile.numel());
+        parts.push((tile, part));
+        rest = tail;
+    }
+    parts.into_par_iter().for_each(|(tile, part)| fill(tile, tables, part));
+    params
+}
+
+/// Writes one parameter.
+fn fill<T: Element>(tile: &Tile, tables: &[T], part: &mut [T]) {
+    let [_, i, h, w] = tile.shape;
+    let row = i * h * w;
+    let grain = (GRAIN / row).max(1);
+    let (first, copies) = part.split_at_mut(tile.size[0] * row);
+    first.par_chunks_mut(row).with_min_len(grain).enumerate().for_each(|(o, values)| {
+        gather(tile, tables, o, values);
+        transform(tile.transform, &mut values[..tile.size[1] * h * w]);
+        let period = tile.size[1] * h * w;
+        let (period, copies) = values.split_at_mut(period);
+        copies.chunks_mut(period.len()).for_each(|copy| copy.copy_from_slice(&period[..copy.len()]));
+    });
+    let first = &*first;
+    copies.par_chunks_mut(row).with_min_len(grain).enumerate().for_each(|(o, copy)| {
+        let start = o % tile.size[0] * row;
+        copy.copy_from_slice(&first[start..start + row]);
+    });
+}
+
+/// Reads the first `size[1]` in channels of out channel `o` into `values`, repeated spatially.
+fn gather<T: Element>(tile: &Tile, tables: &[T], o: usize, values: &mut [T]) {
+    let [_, _, h, w] = tile.shape;
+    let mut cells = values.iter_mut();
+    for i in 0..tile.size[1] {
+        let channel = tile.source + o * tile.strides[0] + i * tile.strides[1];
+        for y in 0..h {
+            let line = channel + y % tile.size[2] * tile.strides[2];
+            for (x, cell) in cells.by_ref().take(w).enumerate() {
+                *cell = tables[line + x % tile.size[3] * tile.strides[3]];
+            }
+        }
+    }
+}
+
+fn transform<T: Element>(transform: Transform, values: &mut [T]) {
+    let constant = <T as candle_core::WithDType>::from_f64;
+    match transform {
+        Transform::Identity => {}
+        Transform::Scale(factor) => {
+            let factor = constant(factor);
+            values.iter_mut().for_each(|v| *v *= factor);
+        }
+        Transform::NormWeight => {
+            let (one, two) = (T::one(), constant(2.0));
+            values.iter_mut().for_each(|v| *v = two / (one + (-*v / two).exp()));
+        }
+        Transform::Bias => {
+            let five = constant(5.0);
+            values.iter_mut().for_each(|v| *v = (*v / five).tanh());
+        }
+    }
+}
+
+/// Derivative of the transform, from its result.
+fn derivative<T: Element>(transform: Transform, result: T) -> T {
+    let constant = <T as candle_core::WithDType>::from_f64;
+    match transform {
+        Transform::Identity => T::one(),
+        Transform::Scale(factor) => constant(factor),
+        Transform::NormWeight => {
+            let sigmoid = result / constant(2.0);
+            sigmoid * (T::one() - sigmoid)
+        }
+        Transform::Bias => (T::one() - result * result) / constant(5.0),
+    }
+}
+
+/// Gradient of the tables `[source_len]` from that of the parameters and from the parameters, `[target_len]`.
+pub(super) fn backward<T: Element>(tiling: &Tiling, grad: &[T], params: &[T]) -> Vec<T> {
+    let mut tables = vec![T::default(); tiling.source_len];
+    let cells = Cells(tables.as_mut_ptr());
+    tiling.groups.par_iter().for_each(|group| {
+        for &t in group {
+            let tile = &tiling.tiles[t];
+            let part = tile.target..tile.target + tile.numel();
+            add_copies(tile, &grad[part.clone()], &params[part], &cells);
+        }
+    });
+    tables
+}
+
+/// Pointer to the gradient of the tables, shared by threads that write different elements.
+struct Cells<T>(*mut T);
+
+// SAFETY: every element is written by one thread only: groups reach disjoint ranges, tiles of a group follow
+// one another, and the out channels of a tile are disjoint (`Tiling::new` refuses overlapping strides).
+unsafe impl<T: Send> Sync for Cells<T> {}
+
+/// Adds one parameter's gradient to that of its table.
+fn add_copies<T: Element>(tile: &Tile, grad: &[T], params: &[T], tables: &Cells<T>) {
+    let [_, i, h, w] = tile.shape;
+    let row = i * h * w;
+    let period = tile.size[1] * h * w;
+    let grain = (GRAIN / (row * tile.shape[0].div_ceil(tile.size[0]))).max(1);
+    (0..tile.size[0]).into_par_iter().with_min_len(grain).for_each_init(
+        || vec![T::default(); period],
+        |sum, o| {
+            sum.fill(T::default());
+            for copy in grad.chunks(row).skip(o).step_by(tile.size[0]) {
+                for block in copy.chunks(period) {
+                    sum.iter_mut().zip(block).for_each(|(s, &g)| *s += g);
+                }
+            }
+            let results = &params[o * row..o * row + period];
+            let mut cells = sum.iter().zip(results).map(|(&s, &r)| s * derivative(tile.transform, r));
+            for i in 0..tile.size[1] {
+                let channel = tile.source + o * tile.strides[0] + i * tile.strides[1];
+                for y in 0..h {
+                    let line = channel + y % tile.size[2] * tile.strides[2];
+                    for (x, cell) in cells.by_ref().take(w).enumerate() {
+                        let at = line + x % tile.size[3] * tile.strides[3];
+                        // SAFETY: `at` lies within the tile's reach, which `Tiling::new` checked against
+                        // `source_len`, the length of the allocation; no other thread has this element.
+                        unsafe { *tables.0.add(at) += cell };
+                    }
+                }
+            }
+        },
+    );
+}
