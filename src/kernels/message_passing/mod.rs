@@ -11,12 +11,22 @@
 //! layers. A node without neighbours is updated with a zero message. Every neighbour comes earlier in the
 //! sweep, so a node's two MLP messages are computed once, right after it took its new value.
 
-use std::sync::Arc;
+mod affine;
+mod cpu;
+mod edges;
+#[cfg(test)]
+mod tests;
 
-use candle_core::Tensor;
+use std::any::Any;
+use std::sync::{Arc, Mutex};
 
-use crate::graph::Graph;
+use candle_core::backend::BackendStorage;
+use candle_core::{CpuStorage, CustomOp2, CustomOp3, DType, Layout, Shape, Tensor};
+
+use super::element::{Element, contiguous};
 use crate::{Error, Result};
+
+pub use edges::Edges;
 
 /// Sizes of the message functions and of the gate, and where each weight lies in the packed vector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,30 +92,9 @@ impl Weights {
                 let message = format!("message passing: {name} must be {shape:?}, found {:?}", tensor.dims());
                 return Err(Error::Tensor(message));
             }
-            flat.push(tensor.flatten_all().map_err(|e| Error::Tensor(e.to_string()))?);
+            flat.push(tensor.flatten_all()?);
         }
-        Tensor::cat(&flat, 0).map_err(|e| Error::Tensor(e.to_string()))
-    }
-}
-
-/// Edges of a batch of graphs, concatenated, ready for the kernels. Made once per meta-batch.
-#[derive(Clone, Debug, Default)]
-pub struct Edges {}
-
-impl Edges {
-    /// Edges of `graphs`, whose nodes stand one graph after the other; real edges only (distance 1) unless
-    /// `virtual_edges`.
-    ///
-    /// # Errors
-    /// If a graph's edges do not respect its topological order.
-    pub fn new(graphs: &[&Graph], virtual_edges: bool) -> Result<Edges> {
-        let _ = (graphs, virtual_edges);
-        Ok(Edges {})
-    }
-
-    /// Nodes of all graphs.
-    pub fn n_nodes(&self) -> usize {
-        0
+        Ok(Tensor::cat(&flat, 0)?)
     }
 }
 
@@ -120,6 +109,126 @@ pub fn message_passing(
     weights: Weights,
     edges: &Arc<Edges>,
 ) -> Result<Tensor> {
-    let _ = (states, packed, weights, edges);
-    Err(Error::Tensor("message passing: not built yet".into()))
+    let refuse = |what: &str, wanted: &[usize], found: &Tensor| {
+        let message = format!("message passing: {what} must be {wanted:?}, found {:?}", found.dims());
+        Err(Error::Tensor(message))
+    };
+    if weights.hid == 0 || weights.hidden == 0 {
+        return Err(Error::Tensor(format!("message passing: sizes must not be 0: {weights:?}")));
+    }
+    if states.dims() != [edges.n_nodes(), weights.hid] {
+        return refuse("states", &[edges.n_nodes(), weights.hid], states);
+    }
+    if packed.dims() != [weights.len()] {
+        return refuse("packed weights", &[weights.len()], packed);
+    }
+    if weights.virtual_edges != edges.virtual_edges() {
+        let message = "message passing: weights and edges disagree about virtual edges";
+        return Err(Error::Tensor(message.into()));
+    }
+    let op = Forward(Arc::new(Run { weights, edges: edges.clone(), saved: Mutex::default() }));
+    Ok(states.contiguous()?.apply_op2(&packed.contiguous()?, op)?)
+}
+
+/// One application of the op; what its forward pass leaves for the backward pass.
+struct Run {
+    weights: Weights,
+    edges: Arc<Edges>,
+    /// `cpu::Saved<T>` of the element type.
+    saved: Mutex<Option<Arc<dyn Any + Send + Sync>>>,
+}
+
+impl Run {
+    fn forward<T: Element>(&self, states: Arg, packed: Arg) -> candle_core::Result<CpuStorage> {
+        let (states, packed) = (states.elements::<T>()?, packed.elements::<T>()?);
+        let (out, saved) = cpu::forward(&self.weights, &self.edges, states, packed);
+        *self.saved.lock().expect("no panic while locked") = Some(Arc::new(saved));
+        Ok(T::to_cpu_storage_owned(out))
+    }
+
+    fn backward<T: Element>(&self, states: Arg, packed: Arg, grad: Arg) -> candle_core::Result<CpuStorage> {
+        let (states, packed, grad) =
+            (states.elements::<T>()?, packed.elements::<T>()?, grad.elements::<T>()?);
+        let saved = self.saved.lock().expect("no panic while locked").clone();
+        let saved = saved.as_deref().and_then(|saved| saved.downcast_ref::<cpu::Saved<T>>());
+        let saved = saved
+            .ok_or_else(|| candle_core::Error::Msg("message passing: backward before forward".into()))?;
+        let gradients = cpu::backward(&self.weights, &self.edges, saved, states, packed, grad);
+        Ok(T::to_cpu_storage_owned(gradients))
+    }
+}
+
+/// An argument of a kernel.
+#[derive(Clone, Copy)]
+struct Arg<'a>(&'a CpuStorage, &'a Layout);
+
+impl<'a> Arg<'a> {
+    fn elements<T: Element>(self) -> candle_core::Result<&'a [T]> {
+        contiguous("message passing", self.0, self.1)
+    }
+}
+
+struct Forward(Arc<Run>);
+
+impl CustomOp2 for Forward {
+    fn name(&self) -> &'static str {
+        "message_passing"
+    }
+
+    fn cpu_fwd(
+        &self,
+        states: &CpuStorage,
+        states_layout: &Layout,
+        packed: &CpuStorage,
+        packed_layout: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        let (states, packed) = (Arg(states, states_layout), Arg(packed, packed_layout));
+        let out = match states.0.dtype() {
+            DType::F64 => self.0.forward::<f64>(states, packed)?,
+            _ => self.0.forward::<f32>(states, packed)?,
+        };
+        Ok((out, states_layout.shape().clone()))
+    }
+
+    fn bwd(
+        &self,
+        states: &Tensor,
+        packed: &Tensor,
+        _out: &Tensor,
+        grad: &Tensor,
+    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
+        let gradients = states.apply_op3_no_bwd(packed, &grad.contiguous()?, &Backward(self.0.clone()))?;
+        let n = states.elem_count();
+        let by_states = gradients.narrow(0, 0, n)?.reshape(states.shape())?;
+        let by_weights = gradients.narrow(0, n, packed.elem_count())?;
+        Ok((Some(by_states), Some(by_weights)))
+    }
+}
+
+/// Arguments: states, weights, gradient of the result. Result: gradients of states and weights, one after the other.
+struct Backward(Arc<Run>);
+
+impl CustomOp3 for Backward {
+    fn name(&self) -> &'static str {
+        "message_passing_backward"
+    }
+
+    fn cpu_fwd(
+        &self,
+        states: &CpuStorage,
+        states_layout: &Layout,
+        packed: &CpuStorage,
+        packed_layout: &Layout,
+        grad: &CpuStorage,
+        grad_layout: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        let (states, packed) = (Arg(states, states_layout), Arg(packed, packed_layout));
+        let grad = Arg(grad, grad_layout);
+        let gradients = match states.0.dtype() {
+            DType::F64 => self.0.backward::<f64>(states, packed, grad)?,
+            _ => self.0.backward::<f32>(states, packed, grad)?,
+        };
+        let len = states_layout.shape().elem_count() + packed_layout.shape().elem_count();
+        Ok((gradients, Shape::from(len)))
+    }
 }
