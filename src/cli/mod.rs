@@ -1,5 +1,8 @@
 //! The command line: one file per command, each with its flags (`Args`) and a `run` function.
 
+mod deepnets;
+mod space;
+
 use clap::{Parser, Subcommand};
 
 /// Neural architecture search that predicts the weights of every candidate network.
@@ -13,9 +16,17 @@ pub struct Cli {
 
 /// The commands.
 #[derive(Debug, Subcommand)]
-pub enum Command {}
+pub enum Command {
+    /// Show a search space, or draw architectures from it
+    Space(space::Args),
+    /// Write lists of DeepNets-1M architectures
+    Deepnets(deepnets::Args),
+}
 
 /// Runs one command.
 pub fn run(cli: Cli) -> anyhow::Result<()> {
-    match cli.command {}
+    match cli.command {
+        Command::Space(args) => space::run(args),
+        Command::Deepnets(args) => deepnets::run(args),
+    }
 }

@@ -1,1 +1,9 @@
-//! DeepNets-1M: the generator of every split and predefined networks.
+//! DeepNets-1M: the generator of every split and predefined networks (arXiv 2110.13100, section 3).
+//!
+//! In: a split, a count, a seed. Out: [`crate::space::ArchRecord`]s; or a network's name and its architecture.
+
+mod predefined;
+mod split;
+
+pub use predefined::{PREDEFINED_NAMES, predefined};
+pub use split::{Generator, Split, generate};

@@ -93,6 +93,22 @@ impl Op {
         }
     }
 
+    /// Whether it has parameters wherever it stands: every operation but `none`, pooling and the identity (which
+    /// has some only where it is strided).
+    pub const fn is_learnable(self) -> bool {
+        !matches!(self, Op::None | Op::MaxPool3x3 | Op::AvgPool3x3 | Op::SkipConnect)
+    }
+
+    /// Whether it is a convolution of any kind (separable and dilated ones too).
+    pub const fn is_convolution(self) -> bool {
+        self.is_learnable() && !matches!(self, Op::Msa | Op::Cse)
+    }
+
+    /// Whether it is a dense 5x5 or 7x7 convolution, the most expensive operations.
+    pub const fn is_large_convolution(self) -> bool {
+        matches!(self, Op::Conv5x5 | Op::Conv7x7)
+    }
+
     /// The operation of that name, if there is one.
     pub fn from_name(name: &str) -> Option<Op> {
         Op::ALL.into_iter().find(|op| op.name() == name)

@@ -1,0 +1,106 @@
+//! `foretell space`: shows a search space, or draws architectures from it.
+
+use crate::space::{ArchRecord, Architecture, Space, arch_hash, records_to_text, save_records};
+use anyhow::Context;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+/// Draws in a row that may repeat a network before a space counts as exhausted.
+const MAX_REPEATS: usize = 1000;
+
+/// Flags of `foretell space`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// What to do with the space.
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// Check a space and print all its settings as TOML
+    Show {
+        /// Bundled space (deepnets1m, wide, deep, dense, bnfree, search, small) or TOML file
+        space: String,
+    },
+    /// Draw distinct architectures from a space, as JSON lines
+    Sample {
+        /// Bundled space (deepnets1m, wide, deep, dense, bnfree, search, small) or TOML file
+        space: String,
+        /// Number of architectures
+        #[arg(long, default_value_t = 10)]
+        count: usize,
+        /// Seed of all random choices
+        #[arg(long, default_value_t = 0)]
+        seed: u64,
+        /// File to write; standard output if absent or `-`
+        #[arg(long)]
+        out: Option<PathBuf>,
+    },
+}
+
+/// Runs the command.
+pub fn run(args: Args) -> anyhow::Result<()> {
+    match args.action {
+        Action::Show { space } => print(&Space::find(&space)?.to_toml()),
+        Action::Sample { space, count, seed, out } => {
+            let records = sample(&Space::find(&space)?, count, seed)?;
+            write_list(&records, out.as_deref())
+        }
+    }
+}
+
+fn sample(space: &Space, count: usize, seed: u64) -> anyhow::Result<Vec<ArchRecord>> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut seen = HashSet::new();
+    let mut records = Vec::new();
+    let mut repeats = 0;
+    while records.len() < count {
+        let arch = space.sample(&mut rng)?;
+        if seen.insert(arch_hash(&arch)) {
+            repeats = 0;
+            records.push(ArchRecord {
+                id: format!("{}/{}", space.name(), records.len()),
+                split: space.name().to_owned(),
+                num_classes: space.num_classes(),
+                arch: Architecture::Cells(arch),
+            });
+            continue;
+        }
+        repeats += 1;
+        if repeats == MAX_REPEATS {
+            anyhow::bail!(
+                "space `{}` gave {} distinct networks, then only repeats; ask for fewer than --count {count}",
+                space.name(),
+                records.len()
+            );
+        }
+    }
+    Ok(records)
+}
+
+/// Writes records as JSON lines to a file that appears whole or not at all, or to standard output.
+pub(super) fn write_list(records: &[ArchRecord], out: Option<&Path>) -> anyhow::Result<()> {
+    match out.filter(|path| *path != Path::new("-")) {
+        Some(path) => {
+            save_records(path, records)?;
+            eprintln!("{} architectures written to {}", records.len(), path.display());
+            Ok(())
+        }
+        None => print(&records_to_text(records)?),
+    }
+}
+
+// Unlike `print!`, a reader that closes the pipe early (`| head`) is no error.
+fn print(text: &str) -> anyhow::Result<()> {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to standard output")
+        }
+        _ => Ok(()),
+    }
+}
