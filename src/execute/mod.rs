@@ -25,6 +25,26 @@ pub trait Real:
     fn to_f64(self) -> f64;
 }
 
+impl Real for f32 {
+    fn of(value: f64) -> f32 {
+        value as f32
+    }
+
+    fn to_f64(self) -> f64 {
+        self as f64
+    }
+}
+
+impl Real for f64 {
+    fn of(value: f64) -> f64 {
+        value
+    }
+
+    fn to_f64(self) -> f64 {
+        self
+    }
+}
+
 /// Whether dropout is active; norm layers use the statistics of the batch in both modes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {

@@ -1,5 +1,14 @@
 //! Scores of a candidate: accuracy, noise robustness, latency and cost.
+//!
+//! In: an executor made for the candidate's network, its weights, prepared images. Out: [`Scores`].
 
+mod accuracy;
+mod latency;
 mod scores;
 
+pub use accuracy::{Accuracy, accuracy, noise_accuracy};
+pub use latency::{Latency, LatencyOptions, latency};
 pub use scores::{NoiseScore, Scores};
+
+#[cfg(test)]
+mod fake;

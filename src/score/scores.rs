@@ -46,3 +46,42 @@ pub struct Scores {
     /// Time from genotype to all weights, ms.
     pub predict_ms: Option<f64>,
 }
+
+impl Scores {
+    /// The name of the first score that is NaN or infinite, if there is one.
+    pub fn first_non_finite(&self) -> Option<&'static str> {
+        let scalars = [
+            ("accuracy", self.accuracy),
+            ("accuracy_se", self.accuracy_se),
+            ("loss", self.loss),
+            ("robustness", self.robustness),
+            ("latency_ms", self.latency_ms),
+            ("latency_p95_ms", self.latency_p95_ms),
+            ("predict_ms", self.predict_ms),
+        ];
+        let broken = |value: f64| !value.is_finite();
+        let scalar = scalars.into_iter().find(|(_, value)| value.is_some_and(broken)).map(|(name, _)| name);
+        let noisy =
+            |score: &NoiseScore| [score.sd, score.accuracy, score.accuracy_se].into_iter().any(broken);
+        scalar.or_else(|| self.noise.iter().any(noisy).then_some("noise"))
+    }
+
+    /// The same scores without those that are NaN or infinite, which files cannot hold.
+    pub fn finite(mut self) -> Scores {
+        for value in [
+            &mut self.accuracy,
+            &mut self.accuracy_se,
+            &mut self.loss,
+            &mut self.robustness,
+            &mut self.latency_ms,
+            &mut self.latency_p95_ms,
+            &mut self.predict_ms,
+        ] {
+            *value = value.filter(|value| value.is_finite());
+        }
+        self.noise.retain(|score| {
+            [score.sd, score.accuracy, score.accuracy_se].iter().all(|value| value.is_finite())
+        });
+        self
+    }
+}

@@ -1,4 +1,25 @@
-//! Search: strategies, objectives, limits and budgets over one evaluator trait.
+//! Search: what is proposed next, what counts as good, and when it ends.
+//!
+//! In: a space to draw from ([`Proposals`]), an [`Evaluator`], an [`Objective`], [`Limits`] and a [`Budget`].
+//! Out: the next architecture. A [`Strategy`] is asked for a candidate and told outcomes; the loop that joins it
+//! with evaluation and storage is [`crate::study::run`].
+//!
+//! Everything random about trial `n` derives from (study seed, `n`), and asking leaves a strategy unchanged, so
+//! its state is a function of what it was told: a resumed search replays the outcomes and goes on identically.
+
+mod budget;
+mod evolution;
+mod limits;
+mod objective;
+mod random;
+mod strategy;
+
+pub use budget::{Budget, StopReason};
+pub use evolution::RegularisedEvolution;
+pub use limits::Limits;
+pub use objective::{Metric, Objective};
+pub use random::Random;
+pub use strategy::{Outcome, Proposals, Strategy, StrategySettings, proposal_rng, trial_seed};
 
 use crate::score::Scores;
 use crate::space::CellArchitecture;
@@ -11,3 +32,8 @@ pub trait Evaluator: Sync {
     /// All scores. `seed` is the trial's own. Deterministic but for the times.
     fn evaluate(&self, arch: &CellArchitecture, seed: u64) -> crate::Result<Scores>;
 }
+
+#[cfg(test)]
+pub(crate) mod formula;
+#[cfg(test)]
+mod tests;

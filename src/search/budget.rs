@@ -1,0 +1,79 @@
+//! When a search ends, and why it did.
+
+use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+/// How much a study may spend, over all its sessions; whichever part runs out first ends it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Budget {
+    /// Candidates that reach evaluation. Those rejected by their cost alone are free.
+    pub trials: Option<u64>,
+    /// Seconds of search. Candidates in flight at the end are finished.
+    pub seconds: Option<f64>,
+}
+
+impl Budget {
+    /// Checks that the budget can be met and ends.
+    ///
+    /// # Errors
+    /// No limit at all, zero trials, or seconds that are not a positive number.
+    pub fn check(&self) -> Result<()> {
+        if self.trials == Some(0) {
+            return Err(Error::Config("--trials 0: at least one trial is needed".into()));
+        }
+        if let Some(seconds) = self.seconds
+            && !(seconds > 0.0 && seconds.is_finite())
+        {
+            return Err(Error::Config(format!("--seconds {seconds}: must be a positive number")));
+        }
+        if self.trials.is_none() && self.seconds.is_none() {
+            return Err(Error::Config("a search needs --trials or --seconds, or it would never end".into()));
+        }
+        Ok(())
+    }
+
+    /// The reason to stop after `evaluated` candidates and `seconds` of search, if there is one.
+    pub fn spent(&self, evaluated: u64, seconds: f64) -> Option<StopReason> {
+        if self.trials.is_some_and(|limit| evaluated >= limit) {
+            Some(StopReason::Trials)
+        } else if self.seconds.is_some_and(|limit| seconds >= limit) {
+            Some(StopReason::Seconds)
+        } else {
+            None
+        }
+    }
+}
+
+/// Why a search ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StopReason {
+    /// The budget of trials is spent.
+    Trials,
+    /// The budget of seconds is spent.
+    Seconds,
+    /// The strategy found no architecture that is not yet a trial.
+    SpaceExhausted,
+    /// Every one of many candidates in a row broke a limit before it was evaluated.
+    LimitsTooTight,
+    /// Every one of many candidates in a row failed.
+    Failing,
+    /// The user asked to stop.
+    Interrupted,
+}
+
+impl std::fmt::Display for StopReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            StopReason::Trials => "the budget of trials is spent",
+            StopReason::Seconds => "the budget of seconds is spent",
+            StopReason::SpaceExhausted => {
+                "the space is exhausted: every architecture found was already tried"
+            }
+            StopReason::LimitsTooTight => "the limits are too tight: too many candidates in a row broke them",
+            StopReason::Failing => "too many candidates in a row failed",
+            StopReason::Interrupted => "interrupted",
+        })
+    }
+}

@@ -1,0 +1,99 @@
+//! The ask/tell interface of strategies, and how each trial's randomness derives from the study's seed.
+
+use super::{Random, RegularisedEvolution};
+use crate::Result;
+use crate::space::CellArchitecture;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+/// What a strategy needs of a search space.
+pub trait Proposals: Sync {
+    /// A random architecture.
+    fn sample(&self, rng: &mut ChaCha8Rng) -> Result<CellArchitecture>;
+
+    /// A random neighbour of `parent`.
+    fn mutate(&self, parent: &CellArchitecture, rng: &mut ChaCha8Rng) -> Result<CellArchitecture>;
+
+    /// Stable hash under which equivalent architectures are equal, in hexadecimal.
+    fn hash(&self, arch: &CellArchitecture) -> String;
+}
+
+/// What a strategy learns of a trial.
+#[derive(Clone, Copy, Debug)]
+pub struct Outcome<'a> {
+    /// The trial's number.
+    pub trial: u64,
+    /// Its architecture.
+    pub arch: &'a CellArchitecture,
+    /// Its objective value, higher is better; `None` for a failed or rejected candidate.
+    pub value: Option<f64>,
+}
+
+/// Chooses the next candidate.
+///
+/// Trials are told in the order of their numbers, failed and rejected ones included.
+pub trait Strategy: Send {
+    /// Proposes a candidate. `attempt` counts the proposals of the same trial that were already known, so that a
+    /// strategy can widen its aim; `rng` is the trial's own.
+    fn ask(&self, space: &dyn Proposals, attempt: u32, rng: &mut ChaCha8Rng) -> Result<CellArchitecture>;
+
+    /// Takes in an outcome.
+    fn tell(&mut self, outcome: Outcome<'_>);
+}
+
+/// A strategy by name, with its settings.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "name", rename_all = "lowercase", deny_unknown_fields)]
+pub enum StrategySettings {
+    /// Independent draws from the space.
+    Random,
+    /// Regularised evolution.
+    Evolution {
+        /// Candidates alive at once.
+        population: usize,
+        /// Candidates drawn from the population, the best of which is the parent.
+        sample: usize,
+    },
+}
+
+impl StrategySettings {
+    /// Builds the strategy in its initial state.
+    ///
+    /// # Errors
+    /// A population below 2, or a sample outside `1..=population`.
+    pub fn build(&self) -> Result<Box<dyn Strategy>> {
+        Ok(match *self {
+            StrategySettings::Random => Box::new(Random),
+            StrategySettings::Evolution { population, sample } => {
+                Box::new(RegularisedEvolution::new(population, sample)?)
+            }
+        })
+    }
+}
+
+/// Two purposes of a trial's randomness; distinct streams of one generator.
+#[derive(Clone, Copy)]
+enum Stream {
+    Proposal = 0,
+    Evaluation = 1,
+}
+
+fn stream(study_seed: u64, trial: u64, stream: Stream) -> ChaCha8Rng {
+    let mut key = [0u8; 32];
+    key[..8].copy_from_slice(&study_seed.to_le_bytes());
+    key[8..16].copy_from_slice(&trial.to_le_bytes());
+    let mut rng = ChaCha8Rng::from_seed(key);
+    rng.set_stream(stream as u64);
+    rng
+}
+
+/// The generator from which trial `trial` of a study proposes.
+pub fn proposal_rng(study_seed: u64, trial: u64) -> ChaCha8Rng {
+    stream(study_seed, trial, Stream::Proposal)
+}
+
+/// The seed that the evaluation of trial `trial` is given.
+pub fn trial_seed(study_seed: u64, trial: u64) -> u64 {
+    stream(study_seed, trial, Stream::Evaluation).next_u64()
+}

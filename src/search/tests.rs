@@ -1,0 +1,157 @@
+use super::formula::{FormulaEvaluator, FormulaSpace};
+use super::*;
+use rand::Rng;
+
+fn error_of(text: &str) -> String {
+    text.parse::<Objective>().unwrap_err().to_string()
+}
+
+fn some_scores() -> Scores {
+    Scores {
+        accuracy: Some(0.5),
+        robustness: Some(0.25),
+        latency_ms: Some(8.0),
+        params: Some(3_000_000),
+        macs: Some(40_000_000),
+        ..Scores::default()
+    }
+}
+
+#[test]
+fn an_objective_is_a_weighted_sum_and_costs_count_negatively() {
+    let value = |text: &str| text.parse::<Objective>().unwrap().value(&some_scores()).unwrap();
+    assert_eq!(value("accuracy"), 0.5);
+    assert_eq!(value("robustness"), 0.25);
+    assert_eq!(value("latency"), -8.0);
+    assert_eq!(value("accuracy, latency=-0.01"), 0.5 - 0.08);
+    assert_eq!(value("accuracy=1,robustness=0.5,latency=-0.01"), 0.5 + 0.125 - 0.08);
+    assert_eq!(value("params=-0.1,macs=-0.01"), -0.1 * 3.0 + -0.01 * 40.0);
+}
+
+#[test]
+fn an_objective_is_written_as_it_is_read() {
+    for text in ["accuracy", "latency", "accuracy=1,robustness=0.5,latency=-0.01", "accuracy=2"] {
+        let objective: Objective = text.parse().unwrap();
+        assert_eq!(objective.to_string(), text);
+        let json = serde_json::to_string(&objective).unwrap();
+        assert_eq!(serde_json::from_str::<Objective>(&json).unwrap(), objective);
+    }
+}
+
+#[test]
+fn a_wrong_objective_is_refused_with_the_reason() {
+    assert!(
+        error_of("acuracy").contains("unknown score \"acuracy\"; known are accuracy, robustness, latency")
+    );
+    assert!(error_of("accuracy=").contains("\"\" is not a number"));
+    assert!(error_of("").contains("unknown score \"\""));
+    assert!(error_of("accuracy,").contains("unknown score \"\""));
+    assert!(error_of("latency=0.01").contains("weight must be negative"));
+    assert!(error_of("accuracy=-1").contains("weight must be positive"));
+    assert!(error_of("accuracy=0").contains("weight must be positive"));
+    assert!(error_of("accuracy=NaN").contains("weight must be positive"));
+    assert!(error_of("accuracy=inf").contains("weight must be positive"));
+    assert!(error_of("accuracy=1,accuracy=2").contains("given twice"));
+}
+
+#[test]
+fn an_objective_of_scores_that_are_absent_or_not_finite_is_an_error() {
+    let objective: Objective = "accuracy,latency".parse().unwrap();
+    let error = objective.value(&Scores { latency_ms: None, ..some_scores() }).unwrap_err();
+    assert!(error.to_string().contains("needs latency, which was not measured"), "{error}");
+    let error = objective.value(&Scores { accuracy: Some(f64::NAN), ..some_scores() }).unwrap_err();
+    assert!(matches!(error, crate::Error::NonFinite(_)), "{error}");
+}
+
+#[test]
+fn limits_name_what_was_broken() {
+    let limits =
+        Limits { max_params: Some(2_999_999), max_macs: Some(39_999_999), max_latency_ms: Some(7.5) };
+    assert_eq!(limits.breach_of_cost(&some_scores()).unwrap(), "params 3000000 over the limit 2999999");
+    let roomy = Limits { max_params: Some(3_000_000), ..limits };
+    assert_eq!(roomy.breach_of_cost(&some_scores()).unwrap(), "MACs 40000000 over the limit 39999999");
+    assert_eq!(limits.breach_of_latency(&some_scores()).unwrap(), "latency 8.000 ms over the limit 7.5 ms");
+    let unmeasured = Scores::default();
+    assert!(limits.breach_of_cost(&unmeasured).is_some() && limits.breach_of_latency(&unmeasured).is_some());
+    let nan = Scores { latency_ms: Some(f64::NAN), ..Scores::default() };
+    assert!(limits.breach_of_latency(&nan).is_some());
+    assert_eq!(Limits::default().breach_of_cost(&some_scores()), None);
+    assert_eq!(Limits::default().breach_of_latency(&unmeasured), None);
+}
+
+#[test]
+fn impossible_limits_and_budgets_are_refused() {
+    let bad_limits = [
+        Limits { max_params: Some(0), ..Limits::default() },
+        Limits { max_macs: Some(0), ..Limits::default() },
+        Limits { max_latency_ms: Some(0.0), ..Limits::default() },
+        Limits { max_latency_ms: Some(f64::NAN), ..Limits::default() },
+    ];
+    assert!(bad_limits.iter().all(|limits| limits.check().is_err()));
+    let bad_budgets = [
+        Budget::default(),
+        Budget { trials: Some(0), seconds: None },
+        Budget { trials: None, seconds: Some(-1.0) },
+        Budget { trials: Some(3), seconds: Some(f64::INFINITY) },
+    ];
+    assert!(bad_budgets.iter().all(|budget| budget.check().is_err()));
+    assert!(RegularisedEvolution::new(1, 1).is_err());
+    assert!(RegularisedEvolution::new(8, 0).is_err());
+    assert!(RegularisedEvolution::new(8, 9).is_err());
+}
+
+#[test]
+fn trials_have_generators_of_their_own() {
+    let mut firsts: Vec<u64> = (0..4)
+        .flat_map(|seed| (0..50).flat_map(move |n| [proposal_rng(seed, n).next_u64(), trial_seed(seed, n)]))
+        .collect();
+    firsts.sort_unstable();
+    firsts.dedup();
+    assert_eq!(firsts.len(), 400);
+    assert_eq!(proposal_rng(3, 9).next_u64(), proposal_rng(3, 9).next_u64());
+}
+
+/// Mean value of the last 50 of 300 candidates.
+fn late_mean(strategy: &mut dyn Strategy, seed: u64) -> f64 {
+    let (space, evaluator) = (FormulaSpace { sizes: 64 }, FormulaEvaluator::default());
+    let mut values = Vec::new();
+    for trial in 0..300 {
+        let arch = strategy.ask(&space, 0, &mut proposal_rng(seed, trial)).unwrap();
+        let able =
+            ![crate::space::Op::Msa, crate::space::Op::Cse].iter().any(|&op| arch.genotype.contains(op));
+        let value = if able { evaluator.evaluate(&arch, 0).unwrap().accuracy } else { None };
+        strategy.tell(Outcome { trial, arch: &arch, value });
+        values.extend(value.filter(|_| trial >= 250));
+    }
+    values.iter().sum::<f64>() / values.len() as f64
+}
+
+#[test]
+fn evolution_finds_better_candidates_than_random_search() {
+    for seed in 0..5 {
+        let mut evolution =
+            RegularisedEvolution::new(RegularisedEvolution::POPULATION, RegularisedEvolution::SAMPLE)
+                .unwrap();
+        let (evolved, random) = (late_mean(&mut evolution, seed), late_mean(&mut Random, seed));
+        assert!(evolved > random + 0.3, "seed {seed}: evolution {evolved}, random {random}");
+    }
+}
+
+#[test]
+fn the_oldest_member_dies_however_good_it_is() {
+    let space = FormulaSpace { sizes: 60 };
+    let mut evolution = RegularisedEvolution::new(2, 2).unwrap();
+    let arch = |channels| formula::architecture(channels, 30, crate::space::Op::Conv3x3);
+    let far_from = |evolution: &RegularisedEvolution, channels: usize| {
+        let child = evolution.ask(&space, 0, &mut proposal_rng(0, 9)).unwrap();
+        child.channels.abs_diff(channels)
+    };
+    evolution.tell(Outcome { trial: 0, arch: &arch(10), value: Some(9.0) });
+    evolution.tell(Outcome { trial: 1, arch: &arch(30), value: Some(1.0) });
+    assert!(far_from(&evolution, 10) <= 1);
+    // Failures do not age the population.
+    evolution.tell(Outcome { trial: 2, arch: &arch(50), value: None });
+    assert!(far_from(&evolution, 10) <= 1);
+    evolution.tell(Outcome { trial: 3, arch: &arch(50), value: Some(2.0) });
+    assert!(far_from(&evolution, 50) <= 1);
+}

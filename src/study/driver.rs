@@ -1,0 +1,347 @@
+//! The search loop: asks a strategy, evaluates on worker threads, records, tells.
+//!
+//! Trial `n` is chosen when the strategy has been told exactly the trials up to `n - lookahead`, whatever the
+//! number of workers and whenever their results come in. So the trials depend on the settings alone, and workers
+//! change only the time. A candidate is recorded before it is evaluated and its outcome as soon as it is known.
+
+use super::{Event, Study, TrialState, now_ms};
+use crate::score::Scores;
+use crate::search::{
+    Budget, Evaluator, Limits, Objective, Outcome, Proposals, StopReason, Strategy, proposal_rng, trial_seed,
+};
+use crate::space::CellArchitecture;
+use crate::{Error, Result};
+use std::collections::{BTreeSet, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError, mpsc};
+use std::time::Instant;
+
+/// Known proposals in a row after which the space counts as exhausted.
+const MAX_KNOWN: u32 = 2_000;
+/// Candidates in a row that break a limit before evaluation, after which a search ends.
+const MAX_REJECTED: u64 = 1_000;
+/// Failed candidates in a row after which a search ends.
+const MAX_FAILED: u64 = 25;
+
+/// The parts of a search.
+pub struct Plan<'a> {
+    /// Where candidates come from.
+    pub space: &'a dyn Proposals,
+    /// What scores them.
+    pub evaluator: &'a dyn Evaluator,
+    /// What is maximised.
+    pub objective: &'a Objective,
+    /// What candidates must keep.
+    pub limits: Limits,
+    /// When it ends.
+    pub budget: Budget,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// See [`super::SearchSettings::lookahead`]; at least 1.
+    pub lookahead: u64,
+    /// Evaluations at once; more than `lookahead` never have work.
+    pub workers: usize,
+    /// Set from outside to end the search after the candidates in flight.
+    pub interrupted: &'a AtomicBool,
+}
+
+struct Job {
+    trial: u64,
+    arch: CellArchitecture,
+    cost: Scores,
+}
+
+struct Done {
+    trial: u64,
+    wall_s: f64,
+    cost: Scores,
+    result: Result<Scores>,
+}
+
+/// Runs or continues a search until its budget is spent or it is interrupted, and records why it ended.
+///
+/// `watch` is called after every outcome. A strategy must be given in its initial state: it is told the outcomes
+/// that the study already holds.
+///
+/// # Errors
+/// The settings are out of range, storage fails, or the space cannot propose. What was recorded stays resumable.
+pub fn run(
+    plan: &Plan<'_>,
+    strategy: &mut dyn Strategy,
+    study: &mut Study,
+    watch: &mut dyn FnMut(&Study),
+) -> Result<StopReason> {
+    plan.budget.check()?;
+    plan.limits.check()?;
+    if plan.lookahead == 0 || plan.workers == 0 {
+        return Err(Error::Config("a search needs at least one worker and a lookahead of at least 1".into()));
+    }
+    let version = env!("CARGO_PKG_VERSION").to_string();
+    study.record(&[Event::Opened {
+        time_ms: now_ms(),
+        version,
+        workers: plan.workers,
+        budget: plan.budget,
+    }])?;
+    let workers = plan.workers.min(usize::try_from(plan.lookahead).unwrap_or(usize::MAX));
+    let (to_workers, jobs) = mpsc::channel::<Job>();
+    let (to_driver, results) = mpsc::channel::<Done>();
+    let jobs = Mutex::new(jobs);
+    let reason = std::thread::scope(|scope| {
+        for _ in 0..workers {
+            let (jobs, to_driver) = (&jobs, to_driver.clone());
+            scope.spawn(move || work(plan, jobs, &to_driver));
+        }
+        drop(to_driver);
+        let mut driver = Driver::new(plan, strategy, study, watch);
+        let outcome = driver.drive(workers, &to_workers, &results);
+        // Closes the queue, so that the workers end and the scope with them.
+        drop(to_workers);
+        outcome
+    })?;
+    study.record(&[Event::Stopped { time_ms: now_ms(), elapsed_s: study.elapsed_s(), reason }])?;
+    Ok(reason)
+}
+
+fn work(plan: &Plan<'_>, jobs: &Mutex<mpsc::Receiver<Job>>, done: &mpsc::Sender<Done>) {
+    loop {
+        let next = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(Job { trial, arch, cost }) = next else { return };
+        let began = Instant::now();
+        let seed = trial_seed(plan.seed, trial);
+        let result =
+            catch_unwind(AssertUnwindSafe(|| plan.evaluator.evaluate(&arch, seed))).unwrap_or_else(|panic| {
+                let text = panic.downcast_ref::<String>().map(String::as_str);
+                let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+                Err(Error::Config(format!("the evaluation panicked: {text}")))
+            });
+        if done.send(Done { trial, wall_s: began.elapsed().as_secs_f64(), cost, result }).is_err() {
+            return;
+        }
+    }
+}
+
+struct Driver<'d> {
+    plan: &'d Plan<'d>,
+    strategy: &'d mut dyn Strategy,
+    study: &'d mut Study,
+    watch: &'d mut dyn FnMut(&Study),
+    known: BTreeSet<String>,
+    /// Trials that an earlier session left without outcome.
+    unfinished: VecDeque<u64>,
+    /// Trials that the strategy knows of.
+    told: u64,
+    failed_in_a_row: u64,
+    began: Instant,
+    elapsed_before: f64,
+}
+
+/// What to do next.
+enum Step {
+    Dispatch(Job),
+    Wait,
+    Stop(StopReason),
+}
+
+impl<'d> Driver<'d> {
+    fn new(
+        plan: &'d Plan<'d>,
+        strategy: &'d mut dyn Strategy,
+        study: &'d mut Study,
+        watch: &'d mut dyn FnMut(&Study),
+    ) -> Driver<'d> {
+        let running = |trial: &&super::Trial| trial.state == TrialState::Running;
+        Driver {
+            known: study.trials().iter().map(|trial| trial.hash.clone()).collect(),
+            unfinished: study.trials().iter().filter(running).map(|trial| trial.number).collect(),
+            told: 0,
+            failed_in_a_row: 0,
+            began: Instant::now(),
+            elapsed_before: study.elapsed_s(),
+            plan,
+            strategy,
+            study,
+            watch,
+        }
+    }
+
+    fn elapsed_s(&self) -> f64 {
+        self.elapsed_before + self.began.elapsed().as_secs_f64()
+    }
+
+    fn drive(
+        &mut self,
+        workers: usize,
+        jobs: &mpsc::Sender<Job>,
+        results: &mpsc::Receiver<Done>,
+    ) -> Result<StopReason> {
+        let mut in_flight = 0;
+        let mut stop = None;
+        loop {
+            while stop.is_none() && in_flight < workers {
+                match self.next()? {
+                    Step::Dispatch(job) => {
+                        jobs.send(job).map_err(|_| Error::Config("all workers have ended".into()))?;
+                        in_flight += 1;
+                    }
+                    Step::Wait => break,
+                    Step::Stop(reason) => stop = Some(reason),
+                }
+            }
+            if in_flight == 0 {
+                return stop
+                    .ok_or_else(|| Error::Config("the search waits for a trial that nobody runs".into()));
+            }
+            let done = results.recv().map_err(|_| Error::Config("all workers have ended".into()))?;
+            in_flight -= 1;
+            self.conclude(done)?;
+        }
+    }
+
+    fn next(&mut self) -> Result<Step> {
+        loop {
+            if self.plan.interrupted.load(Ordering::Relaxed) {
+                return Ok(Step::Stop(StopReason::Interrupted));
+            }
+            if let Some(number) = self.unfinished.pop_front() {
+                let trial = &self.study.trials()[number as usize];
+                let (hash, arch) = (trial.hash.clone(), trial.arch.clone());
+                match self.start(number, hash, arch)? {
+                    Some(job) => return Ok(Step::Dispatch(job)),
+                    None => continue,
+                }
+            }
+            if let Some(reason) = self.plan.budget.spent(self.study.evaluated(), self.elapsed_s()) {
+                return Ok(Step::Stop(reason));
+            }
+            let number = self.study.trials().len() as u64;
+            if !self.tell_up_to((number + 1).saturating_sub(self.plan.lookahead)) {
+                return Ok(Step::Wait);
+            }
+            if self.failed_in_a_row >= MAX_FAILED {
+                return Ok(Step::Stop(StopReason::Failing));
+            }
+            if self.rejected_in_a_row() >= MAX_REJECTED {
+                return Ok(Step::Stop(StopReason::LimitsTooTight));
+            }
+            let Some((hash, arch)) = self.propose(number)? else {
+                return Ok(Step::Stop(StopReason::SpaceExhausted));
+            };
+            if let Some(job) = self.start(number, hash, arch)? {
+                return Ok(Step::Dispatch(job));
+            }
+        }
+    }
+
+    /// Tells the strategy the trials below `end`; false if one of them has no outcome yet.
+    fn tell_up_to(&mut self, end: u64) -> bool {
+        while self.told < end {
+            let trial = &self.study.trials()[self.told as usize];
+            if trial.state == TrialState::Running {
+                return false;
+            }
+            self.failed_in_a_row = match trial.state {
+                TrialState::Failed => self.failed_in_a_row + 1,
+                TrialState::Finished => 0,
+                _ => self.failed_in_a_row,
+            };
+            self.strategy.tell(Outcome { trial: trial.number, arch: &trial.arch, value: trial.value });
+            self.told += 1;
+        }
+        true
+    }
+
+    fn rejected_in_a_row(&self) -> u64 {
+        self.study.trials().iter().rev().take_while(|trial| !trial.is_evaluated()).count() as u64
+    }
+
+    fn propose(&self, number: u64) -> Result<Option<(String, CellArchitecture)>> {
+        let mut rng = proposal_rng(self.plan.seed, number);
+        for attempt in 0..MAX_KNOWN {
+            let arch = self.strategy.ask(self.plan.space, attempt, &mut rng)?;
+            let hash = self.plan.space.hash(&arch);
+            if !self.known.contains(&hash) {
+                return Ok(Some((hash, arch)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Records a candidate's start; if its cost breaks a limit, its rejection with it.
+    fn start(&mut self, trial: u64, hash: String, arch: CellArchitecture) -> Result<Option<Job>> {
+        self.known.insert(hash.clone());
+        let (cost, breach) = match self.plan.evaluator.cost(&arch) {
+            Ok(cost) => {
+                let breach = self.plan.limits.breach_of_cost(&cost);
+                (cost, breach)
+            }
+            Err(error) => (Scores::default(), Some(error.to_string())),
+        };
+        let started = Event::Started { trial, time_ms: now_ms(), hash, arch: arch.clone() };
+        match breach {
+            None => {
+                self.study.record(&[started])?;
+                Ok(Some(Job { trial, arch, cost }))
+            }
+            Some(reason) => {
+                let (time_ms, elapsed_s) = (now_ms(), self.elapsed_s());
+                let rejected =
+                    Event::Rejected { trial, time_ms, wall_s: None, elapsed_s, reason, scores: cost };
+                self.study.record(&[started, rejected])?;
+                (self.watch)(self.study);
+                Ok(None)
+            }
+        }
+    }
+
+    fn conclude(&mut self, done: Done) -> Result<()> {
+        let Done { trial, wall_s, cost, result } = done;
+        let (time_ms, elapsed_s) = (now_ms(), self.elapsed_s());
+        let failed = |reason: String, scores: Scores| Event::Failed {
+            trial,
+            time_ms,
+            wall_s,
+            elapsed_s,
+            reason,
+            scores: scores.finite(),
+        };
+        let event = match result {
+            // Left without outcome: a resume runs it again.
+            Err(Error::Interrupted) => {
+                self.plan.interrupted.store(true, Ordering::Relaxed);
+                return Ok(());
+            }
+            Err(error @ Error::Architecture(_)) => Event::Rejected {
+                trial,
+                time_ms,
+                wall_s: Some(wall_s),
+                elapsed_s,
+                reason: error.to_string(),
+                scores: cost.finite(),
+            },
+            Err(error) => failed(error.to_string(), cost),
+            Ok(scores) => {
+                let scores = Scores {
+                    params: scores.params.or(cost.params),
+                    macs: scores.macs.or(cost.macs),
+                    peak_activations: scores.peak_activations.or(cost.peak_activations),
+                    ..scores
+                };
+                if let Some(name) = scores.first_non_finite() {
+                    failed(format!("the score {name} is not a finite number"), scores)
+                } else if let Some(reason) = self.plan.limits.breach_of_latency(&scores) {
+                    Event::Rejected { trial, time_ms, wall_s: Some(wall_s), elapsed_s, reason, scores }
+                } else {
+                    match self.plan.objective.value(&scores) {
+                        Ok(value) => Event::Finished { trial, time_ms, wall_s, elapsed_s, value, scores },
+                        Err(error) => failed(error.to_string(), scores),
+                    }
+                }
+            }
+        };
+        self.study.record(&[event])?;
+        (self.watch)(self.study);
+        Ok(())
+    }
+}

@@ -1,0 +1,88 @@
+//! What can happen in a study, as it is written to storage.
+
+use crate::score::Scores;
+use crate::search::{Budget, StopReason};
+use crate::space::CellArchitecture;
+use serde::{Deserialize, Serialize};
+
+/// One event. Times are milliseconds since 1970 UTC; `elapsed_s` is the search time of all sessions so far.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Event {
+    /// A process began or resumed the search.
+    Opened {
+        /// When.
+        time_ms: u64,
+        /// Version of the program.
+        version: String,
+        /// Evaluations at once.
+        workers: usize,
+        /// What this session may spend.
+        budget: Budget,
+    },
+    /// A candidate was chosen; again for one that an earlier session left unfinished.
+    Started {
+        /// Number of the trial, from 0 without gaps.
+        trial: u64,
+        /// When.
+        time_ms: u64,
+        /// Canonical hash of the architecture.
+        hash: String,
+        /// The candidate.
+        arch: CellArchitecture,
+    },
+    /// A candidate was scored.
+    Finished {
+        /// Number of the trial.
+        trial: u64,
+        /// When.
+        time_ms: u64,
+        /// Seconds that the evaluation took.
+        wall_s: f64,
+        /// Search time so far, s.
+        elapsed_s: f64,
+        /// Objective value, higher is better.
+        value: f64,
+        /// All scores.
+        scores: Scores,
+    },
+    /// The evaluation of a candidate went wrong.
+    Failed {
+        /// Number of the trial.
+        trial: u64,
+        /// When.
+        time_ms: u64,
+        /// Seconds that the evaluation took.
+        wall_s: f64,
+        /// Search time so far, s.
+        elapsed_s: f64,
+        /// What went wrong.
+        reason: String,
+        /// The costs that were known.
+        scores: Scores,
+    },
+    /// A candidate cannot be built or broke a limit.
+    Rejected {
+        /// Number of the trial.
+        trial: u64,
+        /// When.
+        time_ms: u64,
+        /// Seconds that the evaluation took; absent if the candidate was rejected before it.
+        wall_s: Option<f64>,
+        /// Search time so far, s.
+        elapsed_s: f64,
+        /// The limit that was broken.
+        reason: String,
+        /// The scores that were known.
+        scores: Scores,
+    },
+    /// The search ended in order.
+    Stopped {
+        /// When.
+        time_ms: u64,
+        /// Search time so far, s.
+        elapsed_s: f64,
+        /// Why.
+        reason: StopReason,
+    },
+}

@@ -1,0 +1,160 @@
+//! What a study was asked to do, as `study.json` holds it.
+
+use crate::search::{Budget, Limits, Objective, StrategySettings};
+use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Everything that decides which trials a search makes. A resumed study must have the same.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SearchSettings {
+    /// The space, with all its settings.
+    pub space: Value,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// Strategy and its settings.
+    pub strategy: StrategySettings,
+    /// What is maximised.
+    pub objective: Objective,
+    /// Limits on candidates.
+    pub limits: Limits,
+    /// A trial is chosen when all but the latest `lookahead - 1` outcomes are known, however many workers there
+    /// are; so at most this many can work at once.
+    pub lookahead: u64,
+    /// Settings of the evaluation.
+    pub evaluation: Value,
+}
+
+impl SearchSettings {
+    /// The settings that differ between two searches, as `key: ours, not theirs`.
+    pub fn differences(&self, other: &SearchSettings) -> Vec<String> {
+        let (ours, theirs) = (self.flat(), other.flat());
+        let keys: std::collections::BTreeSet<&String> = ours.keys().chain(theirs.keys()).collect();
+        let absent = Value::Null;
+        keys.into_iter()
+            .filter_map(|key| {
+                let (our, their) = (ours.get(key).unwrap_or(&absent), theirs.get(key).unwrap_or(&absent));
+                (our != their).then(|| format!("{key}: {our}, not {their}"))
+            })
+            .collect()
+    }
+
+    fn flat(&self) -> BTreeMap<String, Value> {
+        let mut flat = BTreeMap::new();
+        // Plain data with string keys always encodes; should it not, all settings compare as absent and equal
+        // settings stay equal.
+        flatten("", serde_json::to_value(self).unwrap_or_default(), &mut flat);
+        flat
+    }
+}
+
+fn flatten(prefix: &str, value: Value, flat: &mut BTreeMap<String, Value>) {
+    match value {
+        Value::Object(map) => {
+            for (key, value) in map {
+                let key = if prefix.is_empty() { key } else { format!("{prefix}.{key}") };
+                flatten(&key, value, flat);
+            }
+        }
+        Value::Null => {}
+        value => {
+            flat.insert(prefix.to_string(), value);
+        }
+    }
+}
+
+/// The machine that a study began on; times depend on it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Machine {
+    /// Operating system.
+    pub os: String,
+    /// Processor architecture.
+    pub arch: String,
+    /// Processor model, where the system tells it.
+    pub processor: Option<String>,
+    /// Threads that the process may run at once.
+    pub threads: usize,
+}
+
+impl Machine {
+    /// This machine.
+    pub fn here() -> Machine {
+        let processor = std::fs::read_to_string("/proc/cpuinfo").ok().and_then(|text| {
+            let line = text.lines().find(|line| line.starts_with("model name"))?;
+            Some(line.split_once(':')?.1.trim().to_string())
+        });
+        Machine {
+            os: std::env::consts::OS.into(),
+            arch: std::env::consts::ARCH.into(),
+            processor,
+            threads: std::thread::available_parallelism().map_or(1, usize::from),
+        }
+    }
+}
+
+/// The content of `study.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StudyRecord {
+    /// Version of this file's format.
+    pub version: u32,
+    /// Version of the program that began the study.
+    pub foretell: String,
+    /// When it began, UTC.
+    pub created: String,
+    /// Where it began.
+    pub machine: Machine,
+    /// What it may spend, unless a resume says otherwise.
+    pub budget: Budget,
+    /// What it does.
+    pub settings: SearchSettings,
+}
+
+impl StudyRecord {
+    /// Version of the format that this program writes.
+    pub const VERSION: u32 = 1;
+
+    /// The record of a study that begins now, here.
+    pub fn new(settings: SearchSettings, budget: Budget) -> StudyRecord {
+        StudyRecord {
+            version: StudyRecord::VERSION,
+            foretell: env!("CARGO_PKG_VERSION").into(),
+            created: super::utc(super::now_ms()),
+            machine: Machine::here(),
+            budget,
+            settings,
+        }
+    }
+
+    /// Reads the text of `study.json`; `path` is for messages.
+    ///
+    /// # Errors
+    /// Not JSON, another version, or keys that are missing or unknown.
+    pub fn parse(path: &Path, text: &str) -> Result<StudyRecord> {
+        let value: Value =
+            serde_json::from_str(text).map_err(|error| Error::format(path, error.to_string()))?;
+        match value.get("version").and_then(Value::as_u64) {
+            Some(version) if version == u64::from(StudyRecord::VERSION) => {}
+            Some(version) => {
+                return Err(Error::format(
+                    path,
+                    format!("study version {version}; this foretell reads version {}", StudyRecord::VERSION),
+                ));
+            }
+            None => return Err(Error::format(path, "not a study of foretell: there is no \"version\"")),
+        }
+        serde_json::from_value(value).map_err(|error| Error::format(path, error.to_string()))
+    }
+
+    /// The text of `study.json`.
+    ///
+    /// # Errors
+    /// A value that JSON cannot hold.
+    pub fn to_text(&self) -> Result<String> {
+        let text = serde_json::to_string_pretty(self);
+        Ok(text.map_err(|error| Error::Config(format!("cannot encode the study: {error}")))? + "\n")
+    }
+}

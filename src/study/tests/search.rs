@@ -1,0 +1,358 @@
+//! The contract of searches, over all strategies: same seed, same trials; a resume equals an uninterrupted run;
+//! the budget is kept; no architecture twice; workers change only the time.
+
+use super::*;
+use crate::search::formula::{FormulaEvaluator, FormulaSpace};
+use crate::search::{Budget, Evaluator, Limits, Objective, StopReason, StrategySettings};
+use crate::{Error, Result};
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+const STRATEGIES: [StrategySettings; 3] = [
+    StrategySettings::Random,
+    StrategySettings::Evolution { population: 6, sample: 3 },
+    StrategySettings::Evolution { population: 2, sample: 1 },
+];
+
+struct Setup {
+    strategy: StrategySettings,
+    sizes: usize,
+    objective: Objective,
+    limits: Limits,
+    budget: Budget,
+    seed: u64,
+    lookahead: u64,
+    workers: usize,
+    evaluator: FormulaEvaluator,
+}
+
+fn setup(strategy: &StrategySettings) -> Setup {
+    Setup {
+        strategy: strategy.clone(),
+        sizes: 40,
+        objective: "accuracy".parse().unwrap(),
+        limits: Limits { max_params: Some(30_000), max_latency_ms: Some(8.0), ..Limits::default() },
+        budget: Budget { trials: Some(40), seconds: None },
+        seed: 7,
+        lookahead: 3,
+        workers: 1,
+        evaluator: FormulaEvaluator::default(),
+    }
+}
+
+impl Setup {
+    fn run(&self, study: &mut Study) -> Result<StopReason> {
+        self.run_with(&self.evaluator, study, &AtomicBool::new(false))
+    }
+
+    fn run_with(
+        &self,
+        evaluator: &dyn Evaluator,
+        study: &mut Study,
+        interrupted: &AtomicBool,
+    ) -> Result<StopReason> {
+        let plan = Plan {
+            space: &FormulaSpace { sizes: self.sizes },
+            evaluator,
+            objective: &self.objective,
+            limits: self.limits,
+            budget: self.budget,
+            seed: self.seed,
+            lookahead: self.lookahead,
+            workers: self.workers,
+            interrupted,
+        };
+        let mut strategy = self.strategy.build()?;
+        run(&plan, strategy.as_mut(), study, &mut |_| {})
+    }
+}
+
+fn study_in(memory: &Memory) -> Study {
+    Study::open(memory.open().unwrap()).unwrap()
+}
+
+/// Trials without what the clock decides.
+fn timeless(study: &Study) -> Vec<Trial> {
+    let strip = |trial: &Trial| Trial {
+        started_ms: 0,
+        finished_ms: None,
+        wall_s: trial.wall_s.map(|_| 0.0),
+        elapsed_s: None,
+        ..trial.clone()
+    };
+    study.trials().iter().map(strip).collect()
+}
+
+fn uninterrupted(setup: &Setup) -> Vec<Trial> {
+    let mut study = study_in(&Memory::default());
+    setup.run(&mut study).unwrap();
+    timeless(&study)
+}
+
+#[test]
+fn the_same_seed_gives_the_same_trials_and_another_seed_others() {
+    for strategy in &STRATEGIES {
+        let first = uninterrupted(&setup(strategy));
+        assert_eq!(first, uninterrupted(&setup(strategy)), "{strategy:?}");
+        let other = Setup { seed: 8, ..setup(strategy) };
+        assert_ne!(first, uninterrupted(&other), "{strategy:?}");
+        let states: BTreeSet<TrialState> = first.iter().map(|trial| trial.state).collect();
+        assert!(
+            states.contains(&TrialState::Rejected) && states.contains(&TrialState::Finished),
+            "{states:?}"
+        );
+    }
+}
+
+#[test]
+fn the_budget_of_trials_is_kept_and_no_architecture_comes_twice() {
+    for strategy in &STRATEGIES {
+        let setup = setup(strategy);
+        let mut study = study_in(&Memory::default());
+        assert_eq!(setup.run(&mut study).unwrap(), StopReason::Trials);
+        assert_eq!(study.evaluated(), 40);
+        assert_eq!(
+            setup.evaluator.evaluations.load(Ordering::Relaxed),
+            40,
+            "rejected candidates were evaluated"
+        );
+        let hashes: BTreeSet<&str> = study.trials().iter().map(|trial| trial.hash.as_str()).collect();
+        assert_eq!(hashes.len(), study.trials().len());
+        assert_eq!(study.stopped(), Some(StopReason::Trials));
+    }
+}
+
+#[test]
+fn candidates_over_a_limit_are_rejected_with_the_reason_and_never_win() {
+    for strategy in &STRATEGIES {
+        let tight = Limits { max_params: Some(5_000), max_macs: Some(400_000), max_latency_ms: Some(3.0) };
+        let budget = Budget { trials: Some(200), seconds: None };
+        let setup = Setup { limits: tight, budget, ..setup(strategy) };
+        let mut study = study_in(&Memory::default());
+        setup.run(&mut study).unwrap();
+        for (reason, evaluated) in [("params", false), ("MACs", false), ("latency", true), ("no path", false)]
+        {
+            let of_reason = |trial: &&Trial| trial.reason.as_ref().is_some_and(|text| text.contains(reason));
+            let rejected: Vec<&Trial> = study.trials().iter().filter(of_reason).collect();
+            assert!(!rejected.is_empty(), "{strategy:?}: nothing rejected for {reason}");
+            for trial in rejected {
+                assert_eq!((trial.state, trial.value), (TrialState::Rejected, None));
+                assert_eq!(trial.is_evaluated(), evaluated, "{reason}");
+            }
+        }
+        let best = study.best().unwrap();
+        assert!(best.scores.params.unwrap() <= 4_000 && best.scores.latency_ms.unwrap() <= 3.0);
+    }
+}
+
+#[test]
+fn a_resume_after_any_number_of_events_equals_an_uninterrupted_run() {
+    for strategy in &STRATEGIES {
+        for lookahead in [1, 3] {
+            let setup = Setup { lookahead, ..setup(strategy) };
+            let whole = Memory::default();
+            let mut study = study_in(&whole);
+            setup.run(&mut study).unwrap();
+            let expected = timeless(&study);
+            drop(study);
+            let events = whole.open().unwrap().events().unwrap();
+            for kept in 0..=events.len() {
+                let memory = Memory::default();
+                memory.open().unwrap().append(&events[..kept]).unwrap();
+                let mut study = study_in(&memory);
+                assert_eq!(setup.run(&mut study).unwrap(), StopReason::Trials);
+                assert_eq!(timeless(&study), expected, "{strategy:?}, resumed after {kept} events");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_budget_raised_on_resume_continues_the_same_search() {
+    for strategy in &STRATEGIES {
+        let memory = Memory::default();
+        for trials in [1, 2, 17, 40] {
+            let budget = Budget { trials: Some(trials), seconds: None };
+            let mut study = study_in(&memory);
+            Setup { budget, ..setup(strategy) }.run(&mut study).unwrap();
+            assert_eq!(study.evaluated(), trials);
+        }
+        assert_eq!(timeless(&study_in(&memory)), uninterrupted(&setup(strategy)), "{strategy:?}");
+    }
+}
+
+#[test]
+fn the_number_of_workers_changes_only_the_time() {
+    for strategy in &STRATEGIES {
+        let expected = uninterrupted(&setup(strategy));
+        for workers in [2, 3, 8] {
+            let evaluator = FormulaEvaluator { delay_us: 200, ..FormulaEvaluator::default() };
+            let found = uninterrupted(&Setup { workers, evaluator, ..setup(strategy) });
+            assert_eq!(found, expected, "{strategy:?} with {workers} workers");
+        }
+    }
+}
+
+#[test]
+fn an_exhausted_space_ends_the_search_when_every_architecture_is_a_trial() {
+    for strategy in &STRATEGIES {
+        let budget = Budget { trials: Some(1_000), seconds: None };
+        let setup = Setup { sizes: 2, budget, limits: Limits::default(), ..setup(strategy) };
+        let mut study = study_in(&Memory::default());
+        assert_eq!(setup.run(&mut study).unwrap(), StopReason::SpaceExhausted);
+        assert_eq!(study.trials().len(), 60, "{strategy:?}");
+    }
+}
+
+#[test]
+fn limits_that_nothing_keeps_end_the_search() {
+    let limits = Limits { max_macs: Some(1), ..Limits::default() };
+    let setup = Setup { limits, ..setup(&StrategySettings::Random) };
+    let mut study = study_in(&Memory::default());
+    assert_eq!(setup.run(&mut study).unwrap(), StopReason::LimitsTooTight);
+    assert_eq!((study.evaluated(), study.best()), (0, None));
+    assert_eq!(setup.run(&mut study).unwrap(), StopReason::LimitsTooTight);
+}
+
+#[test]
+fn a_budget_of_seconds_ends_the_search_and_covers_all_sessions() {
+    let evaluator = FormulaEvaluator { delay_us: 2_000, ..FormulaEvaluator::default() };
+    let budget = Budget { trials: None, seconds: Some(0.2) };
+    let setup = Setup { evaluator, budget, ..setup(&StrategySettings::Random) };
+    let mut study = study_in(&Memory::default());
+    let began = std::time::Instant::now();
+    assert_eq!(setup.run(&mut study).unwrap(), StopReason::Seconds);
+    assert!(began.elapsed().as_secs_f64() >= 0.2);
+    let count = study.trials().len();
+    assert!(count > 3);
+    assert_eq!(setup.run(&mut study).unwrap(), StopReason::Seconds);
+    assert!(study.trials().len() <= count + 5, "the second session had a budget of its own");
+}
+
+/// Interrupts the search from inside its `at`th evaluation.
+struct Interrupting<'a> {
+    inner: FormulaEvaluator,
+    flag: &'a AtomicBool,
+    at: u64,
+    abandon: bool,
+    count: AtomicU64,
+}
+
+impl Evaluator for Interrupting<'_> {
+    fn cost(&self, arch: &crate::space::CellArchitecture) -> Result<Scores> {
+        self.inner.cost(arch)
+    }
+
+    fn evaluate(&self, arch: &crate::space::CellArchitecture, seed: u64) -> Result<Scores> {
+        if self.count.fetch_add(1, Ordering::Relaxed) == self.at {
+            self.flag.store(true, Ordering::Relaxed);
+            if self.abandon {
+                return Err(Error::Interrupted);
+            }
+        }
+        self.inner.evaluate(arch, seed)
+    }
+}
+
+#[test]
+fn an_interrupted_search_ends_in_order_and_resumes_to_the_same_trials() {
+    for strategy in &STRATEGIES {
+        for (at, abandon, workers) in [(0, false, 1), (5, true, 1), (20, false, 3), (20, true, 3)] {
+            let setup = Setup { workers, ..setup(strategy) };
+            let flag = AtomicBool::new(false);
+            let inner = FormulaEvaluator::default();
+            let interrupting = Interrupting { inner, flag: &flag, at, abandon, count: AtomicU64::new(0) };
+            let mut study = study_in(&Memory::default());
+            assert_eq!(setup.run_with(&interrupting, &mut study, &flag).unwrap(), StopReason::Interrupted);
+            let running = study.trials().iter().filter(|trial| trial.state == TrialState::Running).count();
+            assert_eq!(running, usize::from(abandon), "only an abandoned candidate stays without outcome");
+            assert!(study.evaluated() <= at + workers as u64);
+            assert_eq!(setup.run(&mut study).unwrap(), StopReason::Trials);
+            assert_eq!(timeless(&study), uninterrupted(&setup), "{strategy:?}");
+        }
+    }
+}
+
+/// Fails always.
+struct Broken;
+
+impl Evaluator for Broken {
+    fn cost(&self, _: &crate::space::CellArchitecture) -> Result<Scores> {
+        Ok(Scores { params: Some(1), macs: Some(1), ..Scores::default() })
+    }
+
+    fn evaluate(&self, _: &crate::space::CellArchitecture, _: u64) -> Result<Scores> {
+        Ok(Scores { accuracy: Some(f64::NAN), latency_ms: Some(1.0), loss: Some(0.5), ..Scores::default() })
+    }
+}
+
+#[test]
+fn failures_are_recorded_and_too_many_in_a_row_end_the_search() {
+    let setup = setup(&StrategySettings::Random);
+    let mut study = study_in(&Memory::default());
+    let flag = AtomicBool::new(false);
+    assert_eq!(setup.run_with(&Broken, &mut study, &flag).unwrap(), StopReason::Failing);
+    for trial in study.trials() {
+        assert_eq!(trial.state, TrialState::Failed);
+        assert!(trial.reason.as_ref().unwrap().contains("accuracy is not a finite number"), "{trial:?}");
+        assert_eq!((trial.scores.accuracy, trial.scores.loss, trial.value), (None, Some(0.5), None));
+    }
+}
+
+#[test]
+fn panics_and_errors_of_an_evaluation_are_reasons_of_failed_trials() {
+    let mut study = study_in(&Memory::default());
+    let budget = Budget { trials: Some(300), seconds: None };
+    Setup { budget, ..setup(&StrategySettings::Random) }.run(&mut study).unwrap();
+    let reasons: BTreeSet<&str> = study
+        .trials()
+        .iter()
+        .filter(|trial| trial.state == TrialState::Failed)
+        .filter_map(|trial| trial.reason.as_deref())
+        .collect();
+    let panicked = "the evaluation panicked: attention heads do not divide the channels";
+    assert_eq!(reasons, BTreeSet::from([panicked, "the loss is NaN"]));
+}
+
+/// Refuses the append with number `at`, as a full disk does.
+struct Failing {
+    inner: crate::study::storage::MemoryWriter,
+    at: u64,
+    appends: u64,
+}
+
+impl Storage for Failing {
+    fn append(&mut self, events: &[Event]) -> Result<()> {
+        self.appends += 1;
+        if self.appends > self.at {
+            let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
+            return Err(Error::io("append to", "journal.jsonl")(full));
+        }
+        self.inner.append(events)
+    }
+
+    fn events(&self) -> Result<Vec<Event>> {
+        self.inner.events()
+    }
+
+    fn origin(&self) -> &Path {
+        self.inner.origin()
+    }
+}
+
+#[test]
+fn a_search_that_cannot_record_ends_with_the_error_and_resumes() {
+    for at in [0, 1, 2, 3, 30] {
+        let setup = Setup { workers: 3, ..setup(&STRATEGIES[1]) };
+        let memory = Memory::default();
+        let inner = memory.open().unwrap();
+        let mut study = Study::open(Failing { inner, at, appends: 0 }).unwrap();
+        let error = setup.run(&mut study).unwrap_err().to_string();
+        assert!(error.contains("cannot append to journal.jsonl"), "{error}");
+        drop(study);
+        let mut study = study_in(&memory);
+        setup.run(&mut study).unwrap();
+        assert_eq!(timeless(&study), uninterrupted(&setup));
+    }
+}

@@ -1,0 +1,236 @@
+//! Trials, and a study as the list of them.
+
+use super::{Event, Storage};
+use crate::score::Scores;
+use crate::search::StopReason;
+use crate::space::CellArchitecture;
+use crate::{Error, Result};
+
+/// What became of a candidate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TrialState {
+    /// Chosen, without an outcome yet.
+    Running,
+    /// Scored.
+    Finished,
+    /// Its evaluation went wrong.
+    Failed,
+    /// It cannot be built or broke a limit.
+    Rejected,
+}
+
+impl TrialState {
+    /// The name used in tables and files.
+    pub const fn name(self) -> &'static str {
+        match self {
+            TrialState::Running => "running",
+            TrialState::Finished => "finished",
+            TrialState::Failed => "failed",
+            TrialState::Rejected => "rejected",
+        }
+    }
+}
+
+/// One candidate of a study.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Trial {
+    /// Number from 0, without gaps.
+    pub number: u64,
+    /// What became of it.
+    pub state: TrialState,
+    /// Why it failed or was rejected.
+    pub reason: Option<String>,
+    /// Canonical hash of the architecture.
+    pub hash: String,
+    /// The candidate.
+    pub arch: CellArchitecture,
+    /// Objective value, higher is better; only of a finished trial.
+    pub value: Option<f64>,
+    /// All scores known.
+    pub scores: Scores,
+    /// When it was (last) started, ms since 1970 UTC.
+    pub started_ms: u64,
+    /// When its outcome was known, ms since 1970 UTC.
+    pub finished_ms: Option<u64>,
+    /// Seconds that its evaluation took; absent where none took place.
+    pub wall_s: Option<f64>,
+    /// Search time of the study when the outcome was known, s.
+    pub elapsed_s: Option<f64>,
+}
+
+impl Trial {
+    /// Whether it counts against a budget of trials: all do but those rejected before any compute.
+    pub fn is_evaluated(&self) -> bool {
+        !(self.state == TrialState::Rejected && self.wall_s.is_none())
+    }
+}
+
+/// A study: storage and the trials rebuilt from it.
+pub struct Study {
+    storage: Box<dyn Storage>,
+    history: History,
+}
+
+/// What events add up to.
+#[derive(Debug, Default)]
+struct History {
+    trials: Vec<Trial>,
+    elapsed_s: f64,
+    stopped: Option<StopReason>,
+}
+
+impl Study {
+    /// The study that `storage` holds.
+    ///
+    /// # Errors
+    /// The events contradict each other, as after edits by hand; the message names the line.
+    pub fn open(storage: impl Storage + 'static) -> Result<Study> {
+        let history = History::replay(&storage.events()?, storage.origin())?;
+        Ok(Study { storage: Box::new(storage), history })
+    }
+
+    /// The trials of a list of events; `origin` is for messages.
+    ///
+    /// # Errors
+    /// As [`Study::open`].
+    pub fn trials_of(events: &[Event], origin: &std::path::Path) -> Result<Vec<Trial>> {
+        Ok(History::replay(events, origin)?.trials)
+    }
+
+    /// All trials in the order of their numbers.
+    pub fn trials(&self) -> &[Trial] {
+        &self.history.trials
+    }
+
+    /// Search time of all sessions up to the last outcome, s.
+    pub fn elapsed_s(&self) -> f64 {
+        self.history.elapsed_s
+    }
+
+    /// Why the last session ended, if it ended in order.
+    pub fn stopped(&self) -> Option<StopReason> {
+        self.history.stopped
+    }
+
+    /// Trials that count against a budget.
+    pub fn evaluated(&self) -> u64 {
+        self.trials().iter().filter(|trial| trial.is_evaluated()).count() as u64
+    }
+
+    /// The finished trial with the highest value; among equals the first.
+    pub fn best(&self) -> Option<&Trial> {
+        self.trials()
+            .iter()
+            .filter_map(|trial| Some((trial, trial.value?)))
+            .max_by(|(a, x), (b, y)| x.total_cmp(y).then(b.number.cmp(&a.number)))
+            .map(|(trial, _)| trial)
+    }
+
+    /// Stores events, then takes them in.
+    ///
+    /// # Errors
+    /// Storage refused them, and the study is as before; or they contradict what is known.
+    pub fn record(&mut self, events: &[Event]) -> Result<()> {
+        self.storage.append(events)?;
+        for event in events {
+            let applied = self.history.apply(event);
+            applied.map_err(|reason| Error::format(self.storage.origin(), reason))?;
+        }
+        Ok(())
+    }
+}
+
+impl History {
+    fn replay(events: &[Event], origin: &std::path::Path) -> Result<History> {
+        let mut history = History::default();
+        for (i, event) in events.iter().enumerate() {
+            // Line 1 is the header, and lines count from 1.
+            history
+                .apply(event)
+                .map_err(|reason| Error::format(origin, format!("line {}: {reason}", i + 2)))?;
+        }
+        Ok(history)
+    }
+
+    fn running(&mut self, number: u64) -> Result<&mut Trial, String> {
+        match self.trials.get_mut(number as usize) {
+            None => Err(format!("trial {number} has an outcome but was never started")),
+            Some(trial) if trial.state != TrialState::Running => {
+                Err(format!("trial {number} has two outcomes, the first is \"{}\"", trial.state.name()))
+            }
+            Some(trial) => Ok(trial),
+        }
+    }
+
+    fn apply(&mut self, event: &Event) -> Result<(), String> {
+        match event {
+            Event::Opened { .. } => self.stopped = None,
+            Event::Stopped { elapsed_s, reason, .. } => {
+                self.elapsed_s = *elapsed_s;
+                self.stopped = Some(*reason);
+            }
+            Event::Started { trial, time_ms, hash, arch } => {
+                let known = self.trials.len() as u64;
+                if *trial < known {
+                    let earlier = self.running(*trial)?;
+                    if earlier.hash != *hash {
+                        return Err(format!("trial {trial} is started again with another architecture"));
+                    }
+                    earlier.started_ms = *time_ms;
+                } else if *trial > known {
+                    return Err(format!("trial {trial} is started, but trial {known} is missing"));
+                } else {
+                    self.trials.push(Trial {
+                        number: *trial,
+                        state: TrialState::Running,
+                        reason: None,
+                        hash: hash.clone(),
+                        arch: arch.clone(),
+                        value: None,
+                        scores: Scores::default(),
+                        started_ms: *time_ms,
+                        finished_ms: None,
+                        wall_s: None,
+                        elapsed_s: None,
+                    });
+                }
+            }
+            Event::Finished { trial, time_ms, wall_s, elapsed_s, value, scores } => {
+                let state = TrialState::Finished;
+                self.conclude(*trial, state, *time_ms, Some(*wall_s), *elapsed_s, Ok(*value), scores)?;
+            }
+            Event::Failed { trial, time_ms, wall_s, elapsed_s, reason, scores } => {
+                let state = TrialState::Failed;
+                self.conclude(*trial, state, *time_ms, Some(*wall_s), *elapsed_s, Err(reason), scores)?;
+            }
+            Event::Rejected { trial, time_ms, wall_s, elapsed_s, reason, scores } => {
+                let state = TrialState::Rejected;
+                self.conclude(*trial, state, *time_ms, *wall_s, *elapsed_s, Err(reason), scores)?;
+            }
+        }
+        Ok(())
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of three events, used here only")]
+    fn conclude(
+        &mut self,
+        number: u64,
+        state: TrialState,
+        time_ms: u64,
+        wall_s: Option<f64>,
+        elapsed_s: f64,
+        outcome: Result<f64, &String>,
+        scores: &Scores,
+    ) -> Result<(), String> {
+        let trial = self.running(number)?;
+        trial.state = state;
+        trial.finished_ms = Some(time_ms);
+        trial.wall_s = wall_s;
+        trial.elapsed_s = Some(elapsed_s);
+        trial.scores = scores.clone();
+        trial.value = outcome.ok();
+        trial.reason = outcome.err().cloned();
+        self.elapsed_s = self.elapsed_s.max(elapsed_s);
+        Ok(())
+    }
+}
