@@ -139,9 +139,11 @@ fn node_states_equal_the_reference() {
         for subject in golden::subjects(|id| wanted.contains_key(&format!("{id}|initial"))) {
             let states = ghn.node_states(&[&subject.graph]).unwrap();
             let hid = ghn.config().hid;
-            for (field, states) in
-                [("initial", &states.initial), ("after_gnn", &states.after_gnn), ("embedding", &states.embedding)]
-            {
+            for (field, states) in [
+                ("initial", &states.initial),
+                ("after_gnn", &states.after_gnn),
+                ("embedding", &states.embedding),
+            ] {
                 let rows = |values: Vec<f64>| values.chunks(hid).map(<[f64]>::to_vec).collect::<Vec<_>>();
                 let ours = rows(f64s(states));
                 let theirs = rows(tensor(&wanted, &subject.id, field));

@@ -103,10 +103,15 @@ fn from_safetensors(path: &Path, bytes: &[u8]) -> Result<Checkpoint> {
     if let Some(version) = file.metadata.get(VERSION_KEY)
         && version != VERSION
     {
-        return Err(Error::format(path, format!("format version {version}; this program reads version {VERSION}")));
+        return Err(Error::format(
+            path,
+            format!("format version {version}; this program reads version {VERSION}"),
+        ));
     }
     let config = match file.metadata.get("config") {
-        Some(text) => Some(serde_json::from_str(text).map_err(|e| Error::format(path, format!("config: {e}")))?),
+        Some(text) => {
+            Some(serde_json::from_str(text).map_err(|e| Error::format(path, format!("config: {e}")))?)
+        }
         None => config_beside(path)?,
     };
     let has_config = config.is_some();
@@ -124,7 +129,9 @@ fn infer(tensors: &BTreeMap<String, Tensor>) -> Result<GhnConfig> {
 /// Settings beside a plain `NAME.safetensors`: `NAME.json`, or the entry `NAME` of `configs.json`.
 fn config_beside(path: &Path) -> Result<Option<GhnConfig>> {
     let Some(stem) = path.file_stem().and_then(|stem| stem.to_str()) else { return Ok(None) };
-    for (file, key) in [(path.with_extension("json"), None), (path.with_file_name("configs.json"), Some(stem))] {
+    for (file, key) in
+        [(path.with_extension("json"), None), (path.with_file_name("configs.json"), Some(stem))]
+    {
         if !file.is_file() {
             continue;
         }
@@ -168,7 +175,9 @@ fn from_pytorch(mut archive: Archive) -> Result<Checkpoint> {
         return Err(archive.error("state_dict holds no tensors"));
     }
     let config = match entry(&root, "config") {
-        Some(config) => Some(settings(config, &tensors).map_err(|reason| archive.error(format!("config: {reason}")))?),
+        Some(config) => {
+            Some(settings(config, &tensors).map_err(|reason| archive.error(format!("config: {reason}")))?)
+        }
         None => None,
     };
     let has_config = config.is_some();
@@ -196,7 +205,9 @@ fn settings(object: &Object, tensors: &BTreeMap<String, Tensor>) -> std::result:
         let value = match entry(object, key) {
             None => continue,
             Some(Object::Bool(value)) => json!(value),
-            Some(Object::Int(value)) if matches!(key, "weight_norm" | "ve" | "layernorm") => json!(*value != 0),
+            Some(Object::Int(value)) if matches!(key, "weight_norm" | "ve" | "layernorm") => {
+                json!(*value != 0)
+            }
             Some(Object::Unicode(value)) => json!(value),
             Some(other) => match (size(other), sizes(other)) {
                 (Some(value), _) => json!(value),
@@ -233,7 +244,10 @@ fn adam(archive: &mut Archive, object: &Object, names: &[String], ghn: &Ghn) -> 
             Some(step) => match size(step) {
                 Some(step) => step as u64,
                 None => match archive.tensor("step", step)? {
-                    Some(step) => step.to_dtype(candle_core::DType::F64)?.flatten_all()?.get(0)?.to_scalar::<f64>()? as u64,
+                    Some(step) => {
+                        step.to_dtype(candle_core::DType::F64)?.flatten_all()?.get(0)?.to_scalar::<f64>()?
+                            as u64
+                    }
                     None => 0,
                 },
             },

@@ -24,9 +24,8 @@ impl Archive {
     /// # Errors
     /// [`Error::Format`] for anything but an intact zip archive with a `data.pkl`.
     pub fn open(path: &Path, bytes: Vec<u8>) -> Result<Archive> {
-        let zip = ZipArchive::new(Cursor::new(bytes)).map_err(|e| {
-            Error::format(path, format!("PyTorch checkpoint is truncated or damaged: {e}"))
-        })?;
+        let zip = ZipArchive::new(Cursor::new(bytes))
+            .map_err(|e| Error::format(path, format!("PyTorch checkpoint is truncated or damaged: {e}")))?;
         let mut prefix = None;
         for name in zip.file_names() {
             let name = name.map_err(|e| Error::format(path, format!("damaged archive: {e}")))?;
@@ -156,7 +155,9 @@ impl<'a> View<'a> {
         }
         let [Object::PersistentLoad(storage), offset, shape, strides, ..] = &args[..] else { return None };
         let Object::Tuple(storage) = &**storage else { return None };
-        let [_, Object::Class { class_name, .. }, Object::Unicode(key), ..] = &storage[..] else { return None };
+        let [_, Object::Class { class_name, .. }, Object::Unicode(key), ..] = &storage[..] else {
+            return None;
+        };
         Some(View {
             storage: class_name,
             key,
@@ -216,7 +217,8 @@ mod tests {
 
     #[test]
     fn halves_of_all_kinds() {
-        let cases = [(0x3c00, 1.0), (0xc000, -2.0), (0x0001, 2f32.powi(-24)), (0x7bff, 65504.0), (0x0000, 0.0)];
+        let cases =
+            [(0x3c00, 1.0), (0xc000, -2.0), (0x0001, 2f32.powi(-24)), (0x7bff, 65504.0), (0x0000, 0.0)];
         for (bits, value) in cases {
             assert_eq!(half(bits), value);
         }

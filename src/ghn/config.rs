@@ -89,7 +89,10 @@ impl GhnConfig {
             )));
         }
         if self.num_classes == 0 || self.num_classes > 1 << 20 {
-            return Err(Error::Config(format!("num_classes = {}: must lie in 1..=1048576", self.num_classes)));
+            return Err(Error::Config(format!(
+                "num_classes = {}: must lie in 1..=1048576",
+                self.num_classes
+            )));
         }
         Ok(())
     }
@@ -165,7 +168,9 @@ impl GhnConfig {
     pub fn infer(shape: &dyn Fn(&str) -> Option<Vec<usize>>) -> Result<GhnConfig> {
         let dim = |name: &str, axis: usize| -> Result<usize> {
             let dims = shape(name).ok_or_else(|| {
-                Error::Config(format!("no settings, and tensor {name}, from which they could be read, is missing"))
+                Error::Config(format!(
+                    "no settings, and tensor {name}, from which they could be read, is missing"
+                ))
             })?;
             match dims.get(axis) {
                 Some(&size) if size > 0 => Ok(size),
@@ -184,7 +189,9 @@ impl GhnConfig {
             Decoder::Mlp => {
                 let i = dim("decoder.class_layer_predictor.1.weight", 0)? / num_classes;
                 if i == 0 {
-                    return Err(Error::Config("decoder.class_layer_predictor.1.weight has too few rows".into()));
+                    return Err(Error::Config(
+                        "decoder.class_layer_predictor.1.weight has too few rows".into(),
+                    ));
                 }
                 (channels, i, dim("decoder.mlp.fc.2.weight", 0)? / (channels * i))
             }
@@ -281,7 +288,8 @@ mod tests {
 
     #[test]
     fn published_size() {
-        let total: usize = GhnConfig::ghn2(10).tensors().iter().map(|s| s.shape.iter().product::<usize>()).sum();
+        let total: usize =
+            GhnConfig::ghn2(10).tensors().iter().map(|s| s.shape.iter().product::<usize>()).sum();
         assert_eq!(total, 1_620_764);
     }
 

@@ -139,12 +139,14 @@ fn decode_conv(
             let [_, _, h, w] = kernels[m].part;
             first_row[m]..first_row[m] + h * w
         });
-        let table =
-            rows(&hidden, positions)?.matmul(&rows(&last, used())?.t()?)?.broadcast_add(&rows(last_bias, used())?)?;
+        let table = rows(&hidden, positions)?
+            .matmul(&rows(&last, used())?.t()?)?
+            .broadcast_add(&rows(last_bias, used())?)?;
         if classifier {
             // The map over the out axis, for all classifiers side by side.
             let table = table.relu()?.reshape((members.len(), o, i))?.transpose(0, 1)?.contiguous()?;
-            let map = ghn.tensor("decoder.class_layer_predictor.1.weight")?.reshape((ghn.config.num_classes, o))?;
+            let map =
+                ghn.tensor("decoder.class_layer_predictor.1.weight")?.reshape((ghn.config.num_classes, o))?;
             let bias = ghn.tensor("decoder.class_layer_predictor.1.bias")?.unsqueeze(1)?;
             let table = map.matmul(&table.reshape((o, members.len() * i))?)?.broadcast_add(&bias)?;
             let offset = tables.push(&table)?;

@@ -76,7 +76,9 @@ impl Ghn {
             }
             let (dtype, device) = kind.get_or_insert_with(|| (tensor.dtype(), tensor.device().clone()));
             if tensor.dtype() != *dtype || !tensor.device().same_device(device) {
-                return Err(Error::Tensor(format!("tensor {name} differs from the others in dtype or device")));
+                return Err(Error::Tensor(format!(
+                    "tensor {name} differs from the others in dtype or device"
+                )));
             }
             let sum = tensor.abs()?.sum_all()?.to_dtype(DType::F64)?.to_scalar::<f64>()?;
             if !sum.is_finite() {
@@ -85,7 +87,9 @@ impl Ghn {
             vars.insert(name, Var::from_tensor(&tensor.contiguous()?)?);
         }
         if let Some(name) = tensors.keys().next() {
-            return Err(Error::Tensor(format!("tensor {name} is unknown to a hypernetwork of these settings")));
+            return Err(Error::Tensor(format!(
+                "tensor {name} is unknown to a hypernetwork of these settings"
+            )));
         }
         Ok(Ghn { vocabulary: Vocabulary::new(&config), config, vars })
     }
@@ -106,7 +110,10 @@ impl Ghn {
     /// # Errors
     /// If the settings do not include it.
     pub fn tensor(&self, name: &str) -> Result<&Tensor> {
-        let var = self.vars.get(name).ok_or_else(|| Error::Tensor(format!("hypernetwork without tensor {name}")))?;
+        let var = self
+            .vars
+            .get(name)
+            .ok_or_else(|| Error::Tensor(format!("hypernetwork without tensor {name}")))?;
         Ok(var.as_tensor())
     }
 

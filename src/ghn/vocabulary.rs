@@ -58,7 +58,11 @@ fn nearest(sorted: &[usize], n: usize) -> u32 {
     if above == 0 {
         return 0;
     }
-    if above == sorted.len() || n - sorted[above - 1] <= sorted[above] - n { above as u32 - 1 } else { above as u32 }
+    if above == sorted.len() || n - sorted[above - 1] <= sorted[above] - n {
+        above as u32 - 1
+    } else {
+        above as u32
+    }
 }
 
 #[cfg(test)]
