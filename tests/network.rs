@@ -1,8 +1,8 @@
 //! Networks against the fixtures: parameter names, shapes and order, what is pruned, what is rejected.
 
 use flate2::read::GzDecoder;
-use foretell::network::{build, expand};
-use foretell::space::{ArchRecord, Architecture};
+use foretell::network::{OpId, OpKind, build, expand};
+use foretell::space::{ArchRecord, Architecture, CellArchitecture, Edge, Op};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -67,7 +67,7 @@ fn nonsense_is_rejected_with_the_setting_named() {
     let record = records("archs.json").into_iter().find(|record| record.id == "micro/skip_connect").unwrap();
     let Architecture::Cells(good) = record.arch else { panic!("a cell network") };
     assert!(expand(&good, 10).is_ok());
-    let rejected = |setting: &str, change: &dyn Fn(&mut foretell::space::CellArchitecture)| {
+    let rejected = |setting: &str, change: &dyn Fn(&mut CellArchitecture)| {
         let mut arch = good.clone();
         change(&mut arch);
         let error = expand(&arch, 10).expect_err(setting).to_string();
@@ -89,4 +89,37 @@ fn nonsense_is_rejected_with_the_setting_named() {
     rejected("reduce_concat holds 2 twice", &|arch| arch.genotype.reduce_concat = vec![2, 2]);
     rejected("preproc is false", &|arch| (arch.preproc, arch.channel_multiplier) = (false, 2));
     assert!(expand(&good, 0).unwrap_err().to_string().contains("num_classes is 0"));
+}
+
+/// The second part of stem 1 rectifies the first part's output in place, but only where it runs.
+#[test]
+fn cells_see_the_first_stem_part_rectified_only_if_the_second_runs() {
+    let record = records("archs.json").into_iter().find(|record| record.id == "quirk/20").unwrap();
+    let Architecture::Cells(arch) = record.arch else { panic!("a cell network") };
+    assert!(arch.stem_type == 1 && !arch.preproc);
+    let readers = |arch: &CellArchitecture| -> Vec<&'static str> {
+        let network = expand(arch, 10).unwrap();
+        let stem = network.params.iter().position(|p| p.name == "stem0.4.bias").unwrap();
+        let first = network.ops.iter().position(|op| op.kind.params().any(|id| id.0 == stem)).unwrap();
+        network.ops.iter().filter(|op| op.inputs.contains(&OpId(first))).map(|op| op.kind.name()).collect()
+    };
+    assert_eq!(readers(&arch), ["relu"]);
+    // Without a user of the second input nothing rectifies what the pooling reads.
+    let mut pruned = arch;
+    pruned.n_cells = 1;
+    pruned.genotype.normal = vec![Edge(Op::MaxPool3x3, 0), Edge(Op::Conv1x1, 0)];
+    pruned.genotype.normal_concat = vec![2];
+    assert_eq!(readers(&pruned), ["subsample"]);
+}
+
+#[test]
+fn no_tensor_is_rectified_twice() {
+    for record in records("archs.json") {
+        let network = build(&record.arch, record.num_classes).unwrap();
+        let mut rectified = vec![false; network.ops.len()];
+        for op in network.ops.iter().filter(|op| op.kind == OpKind::Relu) {
+            assert!(network.ops[op.inputs[0].0].kind != OpKind::Relu, "{}", record.id);
+            assert!(!std::mem::replace(&mut rectified[op.inputs[0].0], true), "{}", record.id);
+        }
+    }
 }

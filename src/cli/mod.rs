@@ -1,6 +1,8 @@
 //! The command line: one file per command, each with its flags (`Args`) and a `run` function.
 
+mod arch;
 mod deepnets;
+mod fixture;
 mod space;
 
 use clap::{Parser, Subcommand};
@@ -19,14 +21,21 @@ pub struct Cli {
 pub enum Command {
     /// Show a search space, or draw architectures from it
     Space(space::Args),
+    /// Look at an architecture
+    Arch(arch::Args),
     /// Write lists of DeepNets-1M architectures
     Deepnets(deepnets::Args),
+    /// Write graphs in the format of the fixtures
+    #[command(hide = true)]
+    Fixture(fixture::Args),
 }
 
 /// Runs one command.
 pub fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         Command::Space(args) => space::run(args),
+        Command::Arch(args) => arch::run(args),
         Command::Deepnets(args) => deepnets::run(args),
+        Command::Fixture(args) => fixture::run(args),
     }
 }

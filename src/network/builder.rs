@@ -4,6 +4,7 @@
 use super::ir::{Network, OpId, OpKind, OpNode, Param, ParamId, Shape};
 use super::shape::infer;
 use crate::{Error, Result};
+use std::collections::BTreeMap;
 
 /// A network under construction.
 ///
@@ -12,13 +13,15 @@ use crate::{Error, Result};
 pub(super) struct Builder {
     ops: Vec<OpNode>,
     params: Vec<(String, Vec<usize>)>,
+    /// The ReLU on each op's output, once there is one.
+    rectified: BTreeMap<OpId, OpId>,
 }
 
 impl Builder {
     /// A network that so far has its input only.
     pub fn new(input: Shape) -> (Self, OpId) {
         let node = OpNode { kind: OpKind::Input, inputs: Vec::new(), shape: input };
-        (Builder { ops: vec![node], params: Vec::new() }, OpId(0))
+        (Builder { ops: vec![node], params: Vec::new(), rectified: BTreeMap::new() }, OpId(0))
     }
 
     /// Declares a parameter.
@@ -70,8 +73,17 @@ impl Builder {
         OpKind::Linear { weight, bias }
     }
 
-    /// Runs an op on `inputs`.
+    /// Runs an op on `inputs`. A tensor is rectified once, however many ops begin with a ReLU of it.
     pub fn push(&mut self, kind: OpKind, inputs: &[OpId]) -> Result<OpId> {
+        if let (OpKind::Relu, &[x]) = (&kind, inputs) {
+            if self.ops[x.0].kind == OpKind::Relu {
+                return Ok(x);
+            }
+            if let Some(&rectified) = self.rectified.get(&x) {
+                return Ok(rectified);
+            }
+            self.rectified.insert(x, OpId(self.ops.len()));
+        }
         let shapes: Vec<Shape> = inputs.iter().map(|&input| self.shape(input)).collect();
         let params: Vec<&[usize]> = kind.params().map(|id| self.params[id.0].1.as_slice()).collect();
         let shape = infer(&kind, &shapes, &params).map_err(|error| match kind.params().next() {

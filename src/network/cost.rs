@@ -29,6 +29,11 @@ impl Network {
     pub fn cost(&self) -> Cost {
         Cost::of(self)
     }
+
+    /// Multiply-accumulates of op `index`, counted as in [`Cost::macs`].
+    pub fn macs_of(&self, index: usize) -> u64 {
+        macs(self, index)
+    }
 }
 
 /// Elements of an op's output.
@@ -37,7 +42,7 @@ fn numel(network: &Network, index: usize) -> u64 {
 }
 
 /// Multiply-accumulates of op `index`.
-pub(crate) fn macs(network: &Network, index: usize) -> u64 {
+fn macs(network: &Network, index: usize) -> u64 {
     let op = &network.ops[index];
     match op.kind {
         OpKind::Conv { weight, .. } | OpKind::Linear { weight, .. } => {

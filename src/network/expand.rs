@@ -100,7 +100,7 @@ pub fn expand_at(arch: &CellArchitecture, num_classes: usize, size: [usize; 2]) 
 
     let logits = head(&mut b, arch, num_classes, features)?;
     if let Some(rectified) = stem.rectified {
-        if b.ancestors(logits)[rectified.to.0] {
+        if b.ancestors(logits)[rectified.by.0] {
             b.rewire(rectified.from, rectified.to);
         }
     }
@@ -113,10 +113,12 @@ struct Stem {
     rectified: Option<Rectified>,
 }
 
-/// A ReLU that overwrites its input: once it runs, everybody sees its output.
+/// A ReLU that overwrites its input: where the stem's part behind it runs, everybody sees its output.
 struct Rectified {
     from: OpId,
     to: OpId,
+    /// The part's output.
+    by: OpId,
 }
 
 fn stem_of_attention(b: &mut Builder, arch: &CellArchitecture, image: OpId) -> Result<Stem> {
@@ -155,7 +157,7 @@ fn stem_of_imagenet(b: &mut Builder, arch: &CellArchitecture, image: OpId) -> Re
     kinds.extend(arch.norm.map(|_| b.batch_norm("stem1.2", c)));
     let second = b.chain(kinds, rectified)?;
     let states = [first, second].map(|op| State { op: Some(op), channels: c });
-    Ok(Stem { states, rectified: Some(Rectified { from: first, to: rectified }) })
+    Ok(Stem { states, rectified: Some(Rectified { from: first, to: rectified, by: second }) })
 }
 
 /// One cell to be expanded.
