@@ -3,7 +3,12 @@
 //! In: a [`Network`](crate::network::Network), its flat parameter vector and a batch of images `[N, 3, H, W]`.
 //! Out: logits `[N, classes]`, or the loss and the gradient of the parameter vector.
 
+mod candle;
+mod dropout;
+
 use crate::Result;
+
+pub use candle::CandleExecutor;
 
 /// Floating-point type that both executors support.
 pub trait Real:
