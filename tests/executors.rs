@@ -1,0 +1,77 @@
+//! The executors against PyTorch, op by op: logits, loss and gradients (fixture made by `tests/scripts/torch_ops.py`).
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::sync::Arc;
+
+use candle_core::{Device, WithDType};
+use foretell::execute::{CandleExecutor, Executor, Mode, Real};
+use foretell::network::Network;
+use safetensors::SafeTensors;
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+struct Cases {
+    origin: BTreeMap<String, String>,
+    networks: BTreeMap<String, Network>,
+}
+
+fn fixture(name: &str) -> Vec<u8> {
+    let path = format!("{}/tests/fixtures/{name}", env!("CARGO_MANIFEST_DIR"));
+    fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn numbers<T: Real>(tensors: &SafeTensors, name: &str) -> Vec<T> {
+    let tensor = tensors.tensor(name).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let chunks = tensor.data().as_chunks::<8>().0;
+    chunks.iter().map(|bytes| T::of(f64::from_le_bytes(*bytes))).collect()
+}
+
+/// Absolute differences within `tolerance` times the largest wanted value (at least 1).
+fn assert_close<T: Real>(what: &str, found: &[T], wanted: &[T], tolerance: f64) {
+    assert_eq!(found.len(), wanted.len(), "{what}");
+    let scale = wanted.iter().fold(1.0, |max: f64, v| max.max(Real::to_f64(*v).abs()));
+    for (i, (f, w)) in found.iter().zip(wanted).enumerate() {
+        let difference = Real::to_f64(*f - *w).abs();
+        assert!(difference <= tolerance * scale, "{what}, element {i}: {f}, wanted {w}");
+    }
+}
+
+/// Every case of the fixture on the executor that `make` makes.
+fn equals_torch<T: Real>(make: impl Fn(Arc<Network>) -> Box<dyn Executor<T>>, tolerance: f64) {
+    let cases: Cases = serde_json::from_slice(&fixture("torch_ops.json")).unwrap();
+    assert!(cases.origin["torch"].starts_with("2."));
+    assert!(cases.networks.len() >= 40);
+    let bytes = fixture("torch_ops.safetensors");
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    for (name, network) in cases.networks {
+        network.validate().unwrap_or_else(|error| panic!("{name}: {error}"));
+        let get = |field: &str| numbers::<T>(&tensors, &format!("{name}|{field}"));
+        let (params, images) = (get("params"), get("images"));
+        let labels = tensors.tensor(&format!("{name}|labels")).unwrap();
+        let mut executor = make(Arc::new(network));
+        let logits = executor.logits(&params, &images, Mode::Evaluate).unwrap();
+        assert_close(&format!("{name}: logits"), &logits, &get("logits"), tolerance);
+        let ones = vec![T::one(); params.len()];
+        let mut grad = ones.clone();
+        let mode = Mode::TrainWithoutDropout;
+        let loss = executor.loss_and_gradient(&params, &images, labels.data(), mode, &mut grad).unwrap();
+        assert_close(&format!("{name}: loss"), &[loss], &get("loss"), tolerance);
+        grad.iter_mut().zip(ones).for_each(|(g, one)| *g -= one);
+        assert_close(&format!("{name}: gradient"), &grad, &get("grad"), tolerance);
+    }
+}
+
+fn candle<T: Real + WithDType>(network: Arc<Network>) -> Box<dyn Executor<T>> {
+    Box::new(CandleExecutor::new(network, Device::Cpu))
+}
+
+#[test]
+fn candle_equals_torch_in_double_precision() {
+    equals_torch::<f64>(candle, 1e-12);
+}
+
+#[test]
+fn candle_equals_torch_in_single_precision() {
+    equals_torch::<f32>(candle, 1e-4);
+}
