@@ -3,6 +3,7 @@
 mod arch;
 mod deepnets;
 mod fixture;
+mod ghn;
 mod space;
 
 use clap::{Parser, Subcommand};
@@ -28,6 +29,8 @@ pub enum Command {
     /// Write graphs in the format of the fixtures
     #[command(hide = true)]
     Fixture(fixture::Args),
+    /// Import or show hypernetworks
+    Ghn(ghn::Args),
 }
 
 /// Runs one command.
@@ -37,5 +40,6 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Arch(args) => arch::run(args),
         Command::Deepnets(args) => deepnets::run(args),
         Command::Fixture(args) => fixture::run(args),
+        Command::Ghn(args) => ghn::run(args),
     }
 }
