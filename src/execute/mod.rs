@@ -5,10 +5,12 @@
 
 mod candle;
 mod dropout;
+mod native;
 
 use crate::Result;
 
 pub use candle::CandleExecutor;
+pub use native::NativeExecutor;
 
 /// Floating-point type that both executors support.
 pub trait Real:

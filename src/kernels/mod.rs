@@ -1,5 +1,16 @@
 //! Ops that have their own kernels, one folder each: `mod.rs` is the op and its API, `cpu.rs` the kernel.
 
+pub mod activation;
+pub mod arrangement;
+pub mod attention;
+pub mod convolution;
+pub mod depthwise;
 mod element;
+mod lanes;
 pub mod message_passing;
+pub mod norm;
+pub mod pool;
+mod special;
 pub mod tiling;
+
+pub use lanes::{Element, Kernel, Lanes, vectorized};

@@ -1,0 +1,241 @@
+//! Gradients of ops for one chunk of images.
+
+use super::forward::spread;
+use super::layer::{Convolution, Layer};
+use super::worker::Chunk;
+use crate::kernels::Element;
+use crate::kernels::activation::{self, Activation};
+use crate::kernels::arrangement;
+use crate::kernels::convolution::{Product, View, WeightGradient};
+use crate::kernels::depthwise::{Depthwise, DepthwiseGradient};
+use crate::kernels::norm;
+use crate::network::OpKind;
+
+impl<T: Element> Chunk<'_, '_, T> {
+    /// Sums that the gradient of a batch norm needs.
+    pub(super) fn sums(&mut self, op: usize, slot: usize) {
+        let batch = self.batch;
+        let input = batch.network.ops[op].inputs[0].0;
+        let numel = batch.numel(op);
+        let len = 2 * batch.network.ops[op].shape[0];
+        let images = self.value(input).chunks_exact(numel).zip(self.gradient(op).chunks_exact(numel));
+        for (image, (x, dy)) in images.enumerate() {
+            norm::gradient_sums(x, dy, batch.statistics(op), self.moments_mut(slot, len, image));
+        }
+    }
+
+    /// Computes the gradients of the inputs and parameters of `op`.
+    pub(super) fn backward(&mut self, op: usize, accumulate: &[Option<bool>], partial: usize) {
+        let batch = self.batch;
+        let node = &batch.network.ops[op];
+        let numel = batch.numel(op);
+        let dy = self.gradient(op);
+        let input = |k: usize| node.inputs[k].0;
+        // Ops with parameters but no input to go on to.
+        let first = accumulate.first().copied().flatten();
+        match node.kind {
+            OpKind::Conv { .. } | OpKind::Linear { .. } => {
+                if let Layer::Convolution(convolution) = &batch.layers[op] {
+                    let dx = first.map(|accumulate| (self.gradient_mut(input(0)), accumulate));
+                    let gradient = self.partial_mut(partial, convolution.gradient_len());
+                    self.convolve_back(convolution, self.value(input(0)), dy, dx, gradient);
+                }
+                return;
+            }
+            OpKind::LayerNorm { .. } => {
+                let &Layer::Norm { weight, .. } = &batch.layers[op] else { return };
+                let weight = &batch.params[weight..weight + node.shape[0]];
+                let dx = first.map(|accumulate| (self.gradient_mut(input(0)), accumulate));
+                let parameters = self.partial_mut(partial, 2 * node.shape[0]);
+                norm::layer_norm_gradient(self.value(input(0)), weight, dy, parameters, dx);
+                return;
+            }
+            OpKind::PosEnc { .. } => {
+                let weight = self.partial_mut(partial, numel);
+                for dy in dy.chunks_exact(numel) {
+                    activation::copy(dy, weight, true);
+                }
+            }
+            _ => {}
+        }
+        for (k, accumulate) in accumulate.iter().enumerate() {
+            if let &Some(accumulate) = accumulate {
+                self.input_gradient(op, k, accumulate, dy);
+            }
+        }
+    }
+
+    /// Gradient by input `k` of an op that is no convolution.
+    fn input_gradient(&mut self, op: usize, k: usize, accumulate: bool, dy: &[T]) {
+        let batch = self.batch;
+        let node = &batch.network.ops[op];
+        let input = node.inputs[k].0;
+        let numel = batch.numel(op);
+        let dx = self.gradient_mut(input);
+        let input_len = batch.numel(input);
+        let pairs = |dx, work: &mut dyn FnMut(&[T], &mut [T])| {
+            let dx: &mut [T] = dx;
+            for (dy, dx) in dy.chunks_exact(numel).zip(dx.chunks_exact_mut(input_len)) {
+                work(dy, dx);
+            }
+        };
+        // These scatter into pixels, some of which nothing may reach.
+        let scatters = matches!(
+            node.kind,
+            OpKind::MaxPool { .. } | OpKind::AvgPool { .. } | OpKind::Subsample { .. } | OpKind::Crop
+        );
+        if scatters && !accumulate {
+            dx.fill(T::zero());
+        }
+        match node.kind {
+            OpKind::BatchNorm { .. } => {
+                let (statistics, coefficients) = (batch.statistics(op), batch.coefficients(op));
+                norm::normalise_gradient(self.value(input), dy, statistics, coefficients, dx, accumulate);
+            }
+            OpKind::Relu => Activation::Relu.gradient(self.value(op), dy, dx, accumulate),
+            OpKind::Gelu => Activation::Gelu.gradient(self.value(input), dy, dx, accumulate),
+            OpKind::HardSwish => Activation::HardSwish.gradient(self.value(input), dy, dx, accumulate),
+            OpKind::MaxPool { kernel, stride, padding } => {
+                let pool = self.pool(op, kernel, stride, padding);
+                let values =
+                    self.value(input).chunks_exact(input_len).zip(self.value(op).chunks_exact(numel));
+                let gradients = dy.chunks_exact(numel).zip(dx.chunks_exact_mut(input_len));
+                for ((x, y), (dy, dx)) in values.zip(gradients) {
+                    pool.max_gradient(x, y, dy, dx, self.scratch);
+                }
+            }
+            OpKind::AvgPool { kernel, stride, padding } => {
+                let pool = self.pool(op, kernel, stride, padding);
+                pairs(dx, &mut |dy, dx| pool.average_gradient(dy, dx));
+            }
+            OpKind::GlobalAvgPool | OpKind::SqueezeMean => {
+                pairs(dx, &mut |dy, dx| arrangement::mean_rows_gradient(dy, dx, accumulate));
+            }
+            OpKind::Excite => {
+                let other = self.value(node.inputs[1 - k].0).chunks_exact(batch.numel(node.inputs[1 - k].0));
+                let gradients = dy.chunks_exact(numel).zip(dx.chunks_exact_mut(input_len));
+                for (other, (dy, dx)) in other.zip(gradients) {
+                    if k == 0 {
+                        arrangement::excite(dy, other, dx, accumulate);
+                    } else {
+                        arrangement::excite_gate_gradient(other, dy, dx, accumulate);
+                    }
+                }
+            }
+            OpKind::Attention { heads, head_dim } => {
+                let attention = self.attention(op, heads, head_dim);
+                let images = self.value(input).chunks_exact(input_len).zip(dy.chunks_exact(numel));
+                let (result, scratch) = self.scratch.split_at_mut(input_len);
+                for ((x, dy), dx) in images.zip(dx.chunks_exact_mut(input_len)) {
+                    attention.gradient(x, dy, result, scratch);
+                    activation::copy(result, dx, accumulate);
+                }
+            }
+            OpKind::Add | OpKind::PosEnc { .. } => activation::copy(dy, dx, accumulate),
+            OpKind::Concat => self.blocks(op)[k].1.gather(dy, dx, accumulate),
+            OpKind::Subsample { stride } => {
+                let pick = self.pick(op, 0, stride);
+                pairs(dx, &mut |dy, dx| pick.gradient(dy, dx));
+            }
+            OpKind::Crop => {
+                let pick = self.pick(op, 1, 1);
+                pairs(dx, &mut |dy, dx| pick.gradient(dy, dx));
+            }
+            OpKind::Flatten => {
+                let channels = batch.network.ops[input].shape[0];
+                let pixels = input_len / channels;
+                pairs(dx, &mut |dy, dx| arrangement::transpose(dy, pixels, dx, accumulate));
+            }
+            OpKind::Dropout { p } => match batch.seed {
+                None => activation::copy(dy, dx, accumulate),
+                Some(seed) => {
+                    let first = (self.first * numel) as u64;
+                    for (i, (dx, &dy)) in dx.iter_mut().zip(dy).enumerate() {
+                        let factor = arrangement::dropout_factor::<T>(seed, op as u64, first + i as u64, p);
+                        *dx = if accumulate { *dx + dy * factor } else { dy * factor };
+                    }
+                }
+            },
+            // Without inputs that have gradients, or done by the caller.
+            OpKind::Input
+            | OpKind::Zeros
+            | OpKind::Conv { .. }
+            | OpKind::Linear { .. }
+            | OpKind::LayerNorm { .. } => {}
+        }
+    }
+
+    fn convolve_back(
+        &mut self,
+        convolution: &Convolution,
+        x: &[T],
+        dy: &[T],
+        mut dx: Option<(&mut [T], bool)>,
+        gradient: &mut [T],
+    ) {
+        let outputs = convolution.outputs();
+        let inputs = convolution.inputs();
+        let (weights, bias) = gradient.split_at_mut(convolution.rows() * outputs);
+        if convolution.bias.is_some() {
+            for dy in dy.chunks_exact(outputs) {
+                activation::copy(dy, bias, true);
+            }
+        }
+        let input_len = convolution.spread.image.iter().product::<usize>() * inputs;
+        let output_len = convolution.view.pixels() * outputs;
+        let (taps, depth) = (&convolution.taps, convolution.depth);
+        if convolution.pointwise {
+            let view = View::matrix(x.len() / inputs, inputs);
+            WeightGradient { x, view, taps, depth, dy, outputs, gradient: weights }.run();
+        } else {
+            for (x, dy) in x.chunks_exact(input_len).zip(dy.chunks_exact(output_len)) {
+                let x = spread(&convolution.spread, x, self.scratch);
+                let view = convolution.view;
+                if convolution.depthwise {
+                    DepthwiseGradient { x, view, taps, channels: outputs, dy, gradient: weights }.run();
+                } else {
+                    WeightGradient { x, view, taps, depth, dy, outputs, gradient: weights }.run();
+                }
+            }
+        }
+        let Some((dx, accumulate)) = &mut dx else { return };
+        let accumulate = *accumulate;
+        let product = |x: &[T], view: View, y: &mut [T]| {
+            Product {
+                x,
+                view,
+                taps: &convolution.back_taps,
+                depth: convolution.back_depth,
+                weight: &self.batch.packed[convolution.back_packed..],
+                packing: convolution.back_packing,
+                outputs: inputs,
+                y,
+                accumulate,
+            }
+            .run();
+        };
+        if convolution.pointwise {
+            product(dy, View::matrix(dy.len() / outputs, outputs), dx);
+            return;
+        }
+        for (dy, dx) in dy.chunks_exact(output_len).zip(dx.chunks_exact_mut(input_len)) {
+            let x = spread(&convolution.back_spread, dy, self.scratch);
+            let view = convolution.back_view;
+            if convolution.depthwise {
+                let weight = &self.batch.packed[convolution.packed..];
+                Depthwise {
+                    x,
+                    view,
+                    taps: &convolution.back_taps,
+                    channels: inputs,
+                    weight,
+                    y: dx,
+                    accumulate,
+                }
+                .run();
+            } else {
+                product(x, view, dx);
+            }
+        }
+    }
+}

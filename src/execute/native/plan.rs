@@ -1,0 +1,384 @@
+//! The static plan: stages, buffers and their lifetimes.
+//!
+//! Ops are grouped into stages. Within a stage every image is independent, so each worker takes a few images
+//! through all ops of the stage while they are in its cache; stages end where batch statistics are needed.
+//! A buffer that lives within one stage is *local*: it has room for the images of one chunk only and belongs to
+//! the worker. Other buffers hold the whole batch and share memory when their lifetimes do not overlap.
+
+use std::collections::BTreeMap;
+
+use super::layer::Layer;
+use crate::network::{Network, OpKind};
+
+/// Elements of activations of one image that a chunk may hold; chunks are at least one image.
+const CHUNK_ELEMENTS: usize = 32 * 1024;
+/// Most images of a chunk.
+const CHUNK_IMAGES: usize = 8;
+
+/// Where a buffer lies; offsets are per image and grow by the capacity of batch or chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Not kept.
+    Nowhere,
+    /// Whole batch.
+    Batch(usize),
+    /// One chunk.
+    Local(usize),
+}
+
+/// A unit of work of a stage.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Task {
+    /// Output of an op.
+    Forward(usize),
+    /// Moments of the input of a batch norm; `slot` is the offset of its channels in the stage.
+    Moments { op: usize, slot: usize },
+    /// Sums that the gradient of a batch norm needs.
+    Sums { op: usize, slot: usize },
+    /// Gradients of inputs and parameters; `accumulate` says of each input whether its gradient exists already.
+    Backward { op: usize, accumulate: Vec<Option<bool>>, partial: usize },
+}
+
+/// Tasks that need no other image.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Stage {
+    pub tasks: Vec<Task>,
+    /// Images of a chunk.
+    pub chunk: usize,
+    /// Channels of all batch norms that end the stage, doubled.
+    pub moments: usize,
+    /// Elements of the gradients of parameters.
+    pub partial: usize,
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    pub forward: Vec<Stage>,
+    pub backward: Vec<Stage>,
+    pub values: Vec<Place>,
+    pub gradients: Vec<Place>,
+    /// Elements of batch buffers per image.
+    pub batch_len: usize,
+    /// Largest sum of local buffers of a chunk.
+    pub local_len: usize,
+}
+
+impl Plan {
+    /// Plans evaluation, or training with `backward`.
+    pub fn new(network: &Network, layers: &[Layer], backward: bool) -> Self {
+        let mut builder = Builder::new(network, layers);
+        builder.forward();
+        if backward {
+            builder.backward();
+        }
+        builder.finish()
+    }
+
+    /// Largest number of moments of a stage.
+    pub fn moments(&self) -> usize {
+        self.forward.iter().chain(&self.backward).map(|stage| stage.moments).max().unwrap_or(0)
+    }
+
+    /// Largest number of parameter gradients of a stage.
+    pub fn partial(&self) -> usize {
+        self.backward.iter().map(|stage| stage.partial).max().unwrap_or(0)
+    }
+}
+
+/// When a buffer is touched: stage and position over the whole run.
+#[derive(Clone, Copy, Debug)]
+struct Life {
+    first: (usize, usize),
+    last: (usize, usize),
+}
+
+struct Builder<'a> {
+    network: &'a Network,
+    layers: &'a [Layer],
+    /// Whether an op reaches the output.
+    live: Vec<bool>,
+    /// Whether an op's output has a gradient.
+    differentiable: Vec<bool>,
+    forward: Vec<Stage>,
+    backward: Vec<Stage>,
+    /// Lives of values, then of gradients.
+    lives: Vec<Option<Life>>,
+    position: usize,
+}
+
+impl<'a> Builder<'a> {
+    fn new(network: &'a Network, layers: &'a [Layer]) -> Self {
+        let count = network.ops.len();
+        let mut live = vec![false; count];
+        live[count - 1] = true;
+        for (index, op) in network.ops.iter().enumerate().rev() {
+            if live[index] {
+                op.inputs.iter().for_each(|input| live[input.0] = true);
+            }
+        }
+        let mut differentiable = vec![false; count];
+        for (index, op) in network.ops.iter().enumerate() {
+            let own = !matches!(layers[index], Layer::Plain);
+            let passes = op.kind != OpKind::Zeros && op.inputs.iter().any(|input| differentiable[input.0]);
+            differentiable[index] = own || passes;
+        }
+        let lives = vec![None; 2 * count];
+        Self {
+            network,
+            layers,
+            live,
+            differentiable,
+            forward: Vec::new(),
+            backward: Vec::new(),
+            lives,
+            position: 0,
+        }
+    }
+
+    fn touch(&mut self, buffer: usize, stage: usize) {
+        let now = (stage, self.position);
+        let life = self.lives[buffer].get_or_insert(Life { first: now, last: now });
+        life.last = now;
+    }
+
+    fn is_batch_norm(&self, op: usize) -> bool {
+        matches!(self.network.ops[op].kind, OpKind::BatchNorm { .. })
+    }
+
+    fn forward(&mut self) {
+        let ops = &self.network.ops;
+        let mut level = vec![0; ops.len()];
+        // (stage, op, whether the moments of a batch norm)
+        let mut order = Vec::new();
+        for (index, op) in ops.iter().enumerate() {
+            if !self.live[index] {
+                continue;
+            }
+            level[index] = op.inputs.iter().map(|input| level[input.0]).max().unwrap_or(0);
+            if self.is_batch_norm(index) {
+                order.push((level[index], index, true));
+                level[index] += 1;
+            }
+            order.push((level[index], index, false));
+        }
+        order.sort_by_key(|&(stage, op, _)| (stage, op));
+        for (stage, index, moments) in order {
+            self.forward.resize_with(self.forward.len().max(stage + 1), Stage::default);
+            for input in &ops[index].inputs {
+                self.touch(input.0, stage);
+            }
+            let target = &mut self.forward[stage];
+            if moments {
+                target.tasks.push(Task::Moments { op: index, slot: target.moments });
+                target.moments += 2 * ops[index].shape[0];
+            } else {
+                target.tasks.push(Task::Forward(index));
+                self.touch(index, stage);
+            }
+            self.position += 1;
+        }
+    }
+
+    fn backward(&mut self) {
+        let ops = &self.network.ops;
+        let count = ops.len();
+        let base = self.forward.len();
+        let mut level = vec![0; count];
+        let mut order = Vec::new();
+        for index in (0..count).rev() {
+            if !self.live[index] || !self.differentiable[index] {
+                continue;
+            }
+            if self.is_batch_norm(index) {
+                order.push((level[index], index, true));
+                level[index] += 1;
+            }
+            order.push((level[index], index, false));
+            for input in &ops[index].inputs {
+                level[input.0] = level[input.0].max(level[index]);
+            }
+        }
+        order.sort_by_key(|&(stage, op, sums)| (stage, std::cmp::Reverse(op), !sums));
+        // The loss writes the gradient of the output before the first stage.
+        self.touch(2 * count - 1, base);
+        let mut written = vec![false; count];
+        for (stage, index, sums) in order {
+            self.backward.resize_with(self.backward.len().max(stage + 1), Stage::default);
+            self.position += 1;
+            self.touch(count + index, base + stage);
+            for value in self.values_for_gradient(index) {
+                self.touch(value, base + stage);
+            }
+            if sums {
+                let target = &mut self.backward[stage];
+                target.tasks.push(Task::Sums { op: index, slot: target.moments });
+                target.moments += 2 * ops[index].shape[0];
+                continue;
+            }
+            let mut accumulate = Vec::with_capacity(ops[index].inputs.len());
+            for input in &ops[index].inputs {
+                accumulate.push(self.differentiable[input.0].then(|| written[input.0]));
+                if self.differentiable[input.0] {
+                    written[input.0] = true;
+                    self.touch(count + input.0, base + stage);
+                }
+            }
+            let target = &mut self.backward[stage];
+            let partial = target.partial;
+            target.partial += match &self.layers[index] {
+                Layer::Convolution(convolution) => convolution.gradient_len(),
+                Layer::Norm { .. } if !matches!(ops[index].kind, OpKind::BatchNorm { .. }) => {
+                    2 * ops[index].shape[0]
+                }
+                Layer::Position { .. } => ops[index].shape.iter().product(),
+                _ => 0,
+            };
+            target.tasks.push(Task::Backward { op: index, accumulate, partial });
+        }
+    }
+
+    /// Values that the backward pass of an op reads.
+    fn values_for_gradient(&self, index: usize) -> Vec<usize> {
+        let op = &self.network.ops[index];
+        match op.kind {
+            OpKind::Conv { .. }
+            | OpKind::Linear { .. }
+            | OpKind::BatchNorm { .. }
+            | OpKind::LayerNorm { .. }
+            | OpKind::Gelu
+            | OpKind::HardSwish
+            | OpKind::Attention { .. } => vec![op.inputs[0].0],
+            OpKind::Excite => vec![op.inputs[0].0, op.inputs[1].0],
+            // Its output tells the sign of its input, and the next convolution keeps it anyway.
+            OpKind::Relu => vec![index],
+            OpKind::MaxPool { .. } => vec![op.inputs[0].0, index],
+            _ => Vec::new(),
+        }
+    }
+
+    fn finish(mut self) -> Plan {
+        let count = self.network.ops.len();
+        let numel = |buffer: usize| self.network.ops[buffer % count].shape.iter().product::<usize>();
+        let stages = self.forward.len() + self.backward.len();
+        let mut locals: Vec<Vec<usize>> = vec![Vec::new(); stages];
+        let mut shared = Vec::new();
+        let mut widest = vec![1; stages];
+        for (buffer, life) in self.lives.iter().enumerate() {
+            let Some(life) = life else { continue };
+            widest[life.first.0] = widest[life.first.0].max(numel(buffer));
+            widest[life.last.0] = widest[life.last.0].max(numel(buffer));
+            // Logits and their gradient meet the caller.
+            if life.first.0 == life.last.0 && buffer % count != count - 1 {
+                locals[life.first.0].push(buffer);
+            } else {
+                shared.push(buffer);
+            }
+        }
+        let mut places = vec![Place::Nowhere; 2 * count];
+        let life = |buffer: usize| self.lives[buffer].expect("only touched buffers are placed");
+
+        let mut local_len = 0;
+        for (index, buffers) in locals.iter_mut().enumerate() {
+            let chunk = (CHUNK_ELEMENTS / widest[index]).clamp(1, CHUNK_IMAGES);
+            buffers.sort_by_key(|&buffer| life(buffer).first);
+            let mut arena = Arena::default();
+            for &buffer in buffers.iter() {
+                arena.release_before(life(buffer).first.1);
+                places[buffer] = Place::Local(arena.take(numel(buffer), life(buffer).last.1));
+            }
+            local_len = local_len.max(arena.len * chunk);
+            let stage = if index < self.forward.len() {
+                &mut self.forward[index]
+            } else {
+                &mut self.backward[index - self.forward.len()]
+            };
+            stage.chunk = chunk;
+        }
+        // Workers are at different positions of a stage: batch buffers are reused from the next stage on.
+        shared.sort_by_key(|&buffer| life(buffer).first);
+        let mut arena = Arena::default();
+        for &buffer in &shared {
+            arena.release_before(life(buffer).first.0);
+            places[buffer] = Place::Batch(arena.take(numel(buffer), life(buffer).last.0));
+        }
+        let gradients = places.split_off(count);
+        Plan {
+            forward: self.forward,
+            backward: self.backward,
+            values: places,
+            gradients,
+            batch_len: arena.len,
+            local_len,
+        }
+    }
+}
+
+/// Assigns offsets; freed ranges are merged and reused, smallest fitting first.
+#[derive(Default)]
+struct Arena {
+    len: usize,
+    /// Free ranges by start.
+    free: BTreeMap<usize, usize>,
+    /// Taken ranges: last use, start, length.
+    taken: Vec<(usize, usize, usize)>,
+}
+
+impl Arena {
+    /// Frees ranges whose last use lies before `now`.
+    fn release_before(&mut self, now: usize) {
+        let (keep, done): (Vec<_>, Vec<_>) = self.taken.drain(..).partition(|&(last, _, _)| last >= now);
+        self.taken = keep;
+        for (_, start, length) in done {
+            self.free.insert(start, length);
+        }
+        let mut merged: BTreeMap<usize, usize> = BTreeMap::new();
+        for (&start, &length) in &self.free {
+            match merged.last_entry() {
+                Some(mut last) if last.key() + last.get() == start => *last.get_mut() += length,
+                _ => {
+                    merged.insert(start, length);
+                }
+            }
+        }
+        self.free = merged;
+    }
+
+    fn take(&mut self, length: usize, last: usize) -> usize {
+        let fitting = self.free.iter().filter(|&(_, &free)| free >= length).min_by_key(|&(_, &free)| free);
+        let start = match fitting.map(|(&start, &free)| (start, free)) {
+            Some((start, free)) => {
+                self.free.remove(&start);
+                if free > length {
+                    self.free.insert(start + length, free - length);
+                }
+                start
+            }
+            None => {
+                let start = self.len;
+                self.len += length;
+                start
+            }
+        };
+        self.taken.push((last, start, length));
+        start
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_reused_only_after_their_last_use() {
+        let mut arena = Arena::default();
+        let a = arena.take(10, 1);
+        let b = arena.take(5, 2);
+        arena.release_before(1);
+        let c = arena.take(10, 3);
+        assert_eq!((a, b, c), (0, 10, 15));
+        arena.release_before(3);
+        assert_eq!(arena.take(15, 4), 0, "neighbouring ranges merge");
+        assert_eq!(arena.len, 25);
+    }
+}

@@ -1,0 +1,532 @@
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::{NativeExecutor, reference};
+use crate::execute::{Executor, Mode};
+use crate::network::{Network, OpId, OpKind, OpNode, Param, ParamId, Shape};
+
+/// Builds networks by hand.
+struct Build(Network);
+
+impl Build {
+    fn new(input: Shape) -> Self {
+        let ops = vec![OpNode { kind: OpKind::Input, inputs: vec![], shape: input }];
+        Self(Network { ops, params: vec![], pruned: vec![], n_cells: 0 })
+    }
+
+    fn shape(&self, op: OpId) -> Shape {
+        self.0.ops[op.0].shape
+    }
+
+    fn op(&mut self, kind: OpKind, inputs: &[OpId], shape: Shape) -> OpId {
+        self.0.ops.push(OpNode { kind, inputs: inputs.to_vec(), shape });
+        OpId(self.0.ops.len() - 1)
+    }
+
+    fn same(&mut self, kind: OpKind, x: OpId) -> OpId {
+        let shape = self.shape(x);
+        self.op(kind, &[x], shape)
+    }
+
+    fn param(&mut self, shape: &[usize]) -> ParamId {
+        let offset = self.0.n_params();
+        let name = format!("p{}", self.0.params.len());
+        self.0.params.push(Param { name, shape: shape.to_vec(), offset });
+        ParamId(self.0.params.len() - 1)
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn conv(
+        &mut self,
+        x: OpId,
+        o: usize,
+        kernel: [usize; 2],
+        stride: [usize; 2],
+        padding: [usize; 2],
+        dilation: usize,
+        groups: usize,
+    ) -> OpId {
+        let [i, h, w] = self.shape(x);
+        let size = |n: usize, a: usize| (n + 2 * padding[a] - dilation * (kernel[a] - 1) - 1) / stride[a] + 1;
+        let weight = self.param(&[o, i / groups, kernel[0], kernel[1]]);
+        let shape = [o, size(h, 0), size(w, 1)];
+        self.op(OpKind::Conv { weight, stride, padding, dilation, groups }, &[x], shape)
+    }
+
+    fn conv1(&mut self, x: OpId, o: usize) -> OpId {
+        self.conv(x, o, [1, 1], [1, 1], [0, 0], 1, 1)
+    }
+
+    fn linear(&mut self, x: OpId, o: usize, bias: bool) -> OpId {
+        let [i, h, w] = self.shape(x);
+        let weight = self.param(&[o, i]);
+        let bias = bias.then(|| self.param(&[o]));
+        self.op(OpKind::Linear { weight, bias }, &[x], [o, h, w])
+    }
+
+    fn batch_norm(&mut self, x: OpId) -> OpId {
+        let c = self.shape(x)[0];
+        let (weight, bias) = (self.param(&[c]), self.param(&[c]));
+        self.same(OpKind::BatchNorm { weight, bias }, x)
+    }
+
+    fn layer_norm(&mut self, x: OpId) -> OpId {
+        let c = self.shape(x)[0];
+        let (weight, bias) = (self.param(&[c]), self.param(&[c]));
+        self.same(OpKind::LayerNorm { weight, bias }, x)
+    }
+
+    fn pool(&mut self, x: OpId, max: bool, kernel: usize, stride: usize, padding: usize) -> OpId {
+        let [c, h, w] = self.shape(x);
+        let size = |n: usize| (n + 2 * padding - kernel) / stride + 1;
+        let kind = if max {
+            OpKind::MaxPool { kernel, stride, padding }
+        } else {
+            OpKind::AvgPool { kernel, stride, padding }
+        };
+        self.op(kind, &[x], [c, size(h), size(w)])
+    }
+
+    fn add(&mut self, a: OpId, b: OpId) -> OpId {
+        let shape = self.shape(a);
+        self.op(OpKind::Add, &[a, b], shape)
+    }
+
+    fn concat(&mut self, inputs: &[OpId]) -> OpId {
+        let [_, h, w] = self.shape(inputs[0]);
+        let c = inputs.iter().map(|&x| self.shape(x)[0]).sum();
+        self.op(OpKind::Concat, inputs, [c, h, w])
+    }
+
+    fn excite(&mut self, x: OpId) -> OpId {
+        let shape = self.shape(x);
+        let mean = self.op(OpKind::SqueezeMean, &[x], [shape[0], 1, 1]);
+        let squeezed = self.linear(mean, shape[0].div_ceil(2), true);
+        let squeezed = self.same(OpKind::Relu, squeezed);
+        let gate = self.linear(squeezed, shape[0], true);
+        let gate = self.same(OpKind::HardSwish, gate);
+        self.op(OpKind::Excite, &[x, gate], shape)
+    }
+
+    fn attention(&mut self, x: OpId, heads: usize, head_dim: usize) -> OpId {
+        let [_, h, w] = self.shape(x);
+        let qkv = self.linear(x, 3 * heads * head_dim, false);
+        self.op(OpKind::Attention { heads, head_dim }, &[qkv], [heads * head_dim, h, w])
+    }
+
+    /// Mean, classifier.
+    fn head(mut self, x: OpId, classes: usize) -> Network {
+        let c = self.shape(x)[0];
+        let mean = self.op(OpKind::GlobalAvgPool, &[x], [c, 1, 1]);
+        self.linear(mean, classes, true);
+        self.0
+    }
+}
+
+fn normal(rng: &mut ChaCha8Rng, count: usize, scale: f64) -> Vec<f64> {
+    // The sum of twelve uniforms is normal enough and has no far outliers.
+    (0..count).map(|_| ((0..12).map(|_| rng.random::<f64>()).sum::<f64>() - 6.0) * scale).collect()
+}
+
+struct Case {
+    params: Vec<f64>,
+    images: Vec<f64>,
+    labels: Vec<u8>,
+}
+
+fn case(network: &Network, count: usize, seed: u64) -> Case {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let size: usize = network.input_shape().iter().product();
+    let images = normal(&mut rng, count * size, 1.0);
+    let params = network
+        .params
+        .iter()
+        .flat_map(|param| {
+            let fan_in: usize = param.shape[1..].iter().product();
+            let shift = if param.shape.len() == 1 { 0.7 } else { 0.0 };
+            normal(&mut rng, param.numel(), (1.0 / fan_in as f64).sqrt()).into_iter().map(move |x| x + shift)
+        })
+        .collect();
+    let labels = (0..count).map(|_| rng.random_range(0..network.num_classes()) as u8).collect();
+    Case { params, images, labels }
+}
+
+fn assert_close(what: &str, got: &[f64], expected: &[f64], tolerance: f64) {
+    assert_eq!(got.len(), expected.len(), "{what}: lengths");
+    let scale = expected.iter().fold(1e-3f64, |m, x| m.max(x.abs()));
+    for (i, (g, e)) in got.iter().zip(expected).enumerate() {
+        assert!((g - e).abs() <= tolerance * scale, "{what}[{i}]: {g} instead of {e} (scale {scale})");
+    }
+}
+
+/// Logits and gradient in f64 and f32 against the reference and its finite differences.
+fn check_mode(name: &str, network: &Network, count: usize, mode: Mode) {
+    let Case { params, images, labels } = case(network, count, 7);
+    let seed = super::seed(mode);
+    let mut executor = NativeExecutor::<f64>::new(network, count + 2).unwrap();
+    let got = executor.logits(&params, &images, mode).unwrap();
+    let expected = reference::logits(network, &params, &images, seed);
+    assert_close(&format!("{name}: logits"), &got, &expected, 1e-11);
+
+    let mut gradient = vec![1.0; params.len()];
+    let loss = executor.loss_and_gradient(&params, &images, &labels, mode, &mut gradient).unwrap();
+    let expected_loss = reference::loss(network, &params, &images, &labels, seed);
+    assert!((loss - expected_loss).abs() <= 1e-11 * expected_loss.abs().max(1.0), "{name}: loss {loss}");
+    let gradient: Vec<f64> = gradient.into_iter().map(|g| g - 1.0).collect();
+    let h = 1e-5;
+    for param in &network.params {
+        // A few elements of large tensors suffice, the first and last among them.
+        let numel = param.numel();
+        let step = numel.div_ceil(12).max(1);
+        let chosen: Vec<usize> =
+            (0..numel).step_by(step).chain([numel - 1]).map(|i| param.offset + i).collect();
+        let numeric: Vec<f64> = chosen
+            .iter()
+            .map(|&i| {
+                let at = |delta: f64| {
+                    let mut shifted = params.clone();
+                    shifted[i] += delta;
+                    reference::loss(network, &shifted, &images, &labels, seed)
+                };
+                (at(h) - at(-h)) / (2.0 * h)
+            })
+            .collect();
+        let got: Vec<f64> = chosen.iter().map(|&i| gradient[i]).collect();
+        assert_close(&format!("{name}: gradient of {} {:?}", param.name, param.shape), &got, &numeric, 1e-6);
+    }
+
+    let single = |x: &[f64]| x.iter().map(|&x| x as f32).collect::<Vec<f32>>();
+    let double = |x: &[f32]| x.iter().map(|&x| f64::from(x)).collect::<Vec<f64>>();
+    let (params, images) = (single(&params), single(&images));
+    let mut executor = NativeExecutor::<f32>::new(network, count).unwrap();
+    let got = double(&executor.logits(&params, &images, mode).unwrap());
+    assert_close(&format!("{name}: f32 logits"), &got, &expected, 2e-5);
+    let mut single_gradient = vec![0f32; params.len()];
+    executor.loss_and_gradient(&params, &images, &labels, mode, &mut single_gradient).unwrap();
+    assert_close(&format!("{name}: f32 gradient"), &double(&single_gradient), &gradient, 2e-4);
+}
+
+fn check(name: &str, network: &Network, count: usize) {
+    check_mode(name, network, count, Mode::TrainWithoutDropout);
+}
+
+#[test]
+fn convolutions_of_every_geometry() {
+    // (inputs, outputs, size, kernel, stride, padding, dilation, groups)
+    for (i, o, size, kernel, stride, padding, dilation, groups) in [
+        (3, 5, [7, 6], [3, 3], [1, 1], [1, 1], 1, 1),
+        (3, 16, [8, 8], [3, 3], [2, 2], [1, 1], 1, 1),
+        (5, 33, [5, 9], [1, 7], [1, 2], [0, 3], 1, 1),
+        (17, 6, [9, 5], [7, 1], [2, 1], [3, 0], 1, 1),
+        (8, 48, [6, 6], [1, 1], [1, 1], [0, 0], 1, 1),
+        (9, 20, [7, 7], [1, 1], [2, 2], [0, 0], 1, 1),
+        (4, 7, [9, 8], [3, 3], [1, 1], [2, 2], 2, 1),
+        (4, 7, [9, 8], [5, 5], [2, 2], [4, 4], 2, 1),
+        (3, 70, [6, 6], [5, 5], [1, 1], [2, 2], 1, 1),
+        (2, 3, [4, 4], [1, 1], [1, 1], [1, 1], 1, 1),
+        (3, 9, [8, 8], [4, 4], [4, 4], [0, 0], 1, 1),
+        (6, 4, [6, 5], [3, 3], [2, 1], [1, 1], 1, 2),
+        (4, 4, [7, 12], [3, 3], [1, 1], [1, 1], 1, 4),
+        (19, 19, [7, 6], [3, 3], [1, 1], [1, 1], 1, 19),
+        (16, 16, [9, 9], [5, 5], [2, 2], [2, 2], 1, 16),
+        (35, 35, [8, 11], [3, 3], [1, 1], [2, 2], 2, 35),
+        (5, 5, [9, 9], [5, 5], [2, 2], [4, 4], 2, 5),
+        (8, 8, [7, 7], [7, 7], [1, 1], [3, 3], 1, 8),
+    ] {
+        let mut net = Build::new([i, size[0], size[1]]);
+        // A convolution below, so that the gradient of the input matters.
+        let x = net.conv1(OpId(0), i);
+        let x = net.conv(x, o, kernel, stride, padding, dilation, groups);
+        let network = net.head(x, 4);
+        check(
+            &format!("{o}x{i} {kernel:?}/{stride:?}+{padding:?} d{dilation} g{groups} on {size:?}"),
+            &network,
+            3,
+        );
+    }
+}
+
+#[test]
+fn pooling_of_every_geometry() {
+    for (channels, size, kernel, stride, padding) in [
+        (5, [7, 6], 3, 1, 1),
+        (17, [8, 7], 3, 2, 1),
+        (4, [5, 5], 2, 2, 0),
+        (3, [4, 6], 5, 1, 2),
+        (2, [1, 1], 3, 2, 1),
+    ] {
+        for max in [true, false] {
+            let mut net = Build::new([3, size[0], size[1]]);
+            let x = net.conv1(OpId(0), channels);
+            let x = net.pool(x, max, kernel, stride, padding);
+            let network = net.head(x, 3);
+            check(&format!("pool max {max} {kernel}/{stride}+{padding} on {size:?}"), &network, 3);
+        }
+    }
+}
+
+#[test]
+fn norms_and_activations() {
+    for count in [1, 5] {
+        for kind in [OpKind::Relu, OpKind::Gelu, OpKind::HardSwish] {
+            let mut net = Build::new([3, 5, 4]);
+            let x = net.conv(OpId(0), 18, [3, 3], [1, 1], [1, 1], 1, 1);
+            let x = net.batch_norm(x);
+            let x = net.same(kind.clone(), x);
+            let x = net.conv1(x, 7);
+            let x = net.layer_norm(x);
+            let x = net.same(kind.clone(), x);
+            let network = net.head(x, 3);
+            check(&format!("norms and {kind:?}, batch {count}"), &network, count);
+        }
+    }
+}
+
+#[test]
+fn batch_norm_of_one_value_per_channel_gives_its_bias() {
+    let mut net = Build::new([3, 1, 1]);
+    let x = net.conv1(OpId(0), 4);
+    let x = net.batch_norm(x);
+    let network = net.head(x, 2);
+    let Case { params, images, labels } = case(&network, 1, 3);
+    let mut executor = NativeExecutor::<f64>::new(&network, 1).unwrap();
+    let got = executor.logits(&params, &images, Mode::Evaluate).unwrap();
+    assert_close("logits", &got, &reference::logits(&network, &params, &images, None), 1e-12);
+    let mut gradient = vec![0.0; params.len()];
+    executor.loss_and_gradient(&params, &images, &labels, Mode::TrainWithoutDropout, &mut gradient).unwrap();
+    assert!(gradient.iter().all(|g| g.is_finite()), "{gradient:?}");
+    assert!(gradient[..12].iter().all(|&g| g == 0.0), "nothing flows through a constant");
+}
+
+#[test]
+fn batch_norm_survives_a_large_mean() {
+    let mut net = Build::new([2, 4, 4]);
+    let x = net.batch_norm(OpId(0));
+    let network = net.head(x, 2);
+    let Case { params, images, .. } = case(&network, 6, 3);
+    let images: Vec<f64> = images.iter().map(|x| x + 3000.0).collect();
+    let expected = reference::logits(&network, &params, &images, None);
+    let single: Vec<f32> = images.iter().map(|&x| x as f32).collect();
+    let params: Vec<f32> = params.iter().map(|&x| x as f32).collect();
+    let mut executor = NativeExecutor::<f32>::new(&network, 6).unwrap();
+    let got = executor.logits(&params, &single, Mode::Evaluate).unwrap();
+    let got: Vec<f64> = got.into_iter().map(f64::from).collect();
+    assert_close("logits", &got, &expected, 1e-3);
+}
+
+#[test]
+fn attention_block_with_positions() {
+    let mut net = Build::new([3, 9, 9]);
+    let x = net.conv(OpId(0), 8, [3, 3], [3, 3], [1, 1], 1, 1);
+    let weight = net.param(&[1, 8, 3, 3]);
+    let x = net.same(OpKind::PosEnc { weight }, x);
+    let y = net.layer_norm(x);
+    let y = net.attention(y, 4, 2);
+    let y = net.linear(y, 8, true);
+    let x = net.add(x, y);
+    let y = net.layer_norm(x);
+    let y = net.linear(y, 8, true);
+    let y = net.same(OpKind::Gelu, y);
+    let y = net.linear(y, 8, true);
+    let x = net.add(x, y);
+    let network = net.head(x, 5);
+    check("attention", &network, 3);
+}
+
+#[test]
+fn attention_with_many_tokens() {
+    let mut net = Build::new([3, 7, 6]);
+    let x = net.conv1(OpId(0), 6);
+    let y = net.attention(x, 2, 3);
+    // The input's gradient gathers several parts.
+    let z = net.attention(x, 2, 3);
+    let x = net.add(y, z);
+    let network = net.head(x, 5);
+    check("attention over 42 tokens", &network, 2);
+}
+
+#[test]
+fn squeeze_and_excitation() {
+    let mut net = Build::new([3, 5, 5]);
+    let x = net.conv1(OpId(0), 9);
+    let x = net.excite(x);
+    let x = net.op(OpKind::Subsample { stride: 2 }, &[x], [9, 3, 3]);
+    let network = net.head(x, 5);
+    check("squeeze and excitation", &network, 4);
+}
+
+#[test]
+fn concatenation_crop_zeros_and_shared_inputs() {
+    let mut net = Build::new([3, 6, 7]);
+    let x = net.conv1(OpId(0), 5);
+    let relu = net.same(OpKind::Relu, x);
+    let a = net.conv(relu, 3, [1, 1], [2, 2], [0, 0], 1, 1);
+    let crop = net.op(OpKind::Crop, &[relu], [5, 5, 6]);
+    let b = net.conv(crop, 4, [1, 1], [2, 2], [0, 0], 1, 1);
+    let b = net.pool(b, false, 1, 1, 0);
+    let a = net.pool(a, true, 1, 1, 0);
+    let a = net.op(OpKind::Crop, &[a], [3, 2, 3]);
+    let b = net.op(OpKind::Crop, &[b], [4, 2, 2]);
+    let a = net.op(OpKind::Subsample { stride: 2 }, &[a], [3, 1, 2]);
+    let b = net.op(OpKind::Subsample { stride: 2 }, &[b], [4, 1, 1]);
+    let a = net.op(OpKind::Subsample { stride: 3 }, &[a], [3, 1, 1]);
+    let zeros = net.same(OpKind::Zeros, b);
+    let joined = net.concat(&[a, b, zeros, a]);
+    let doubled = net.add(joined, joined);
+    let normed = net.batch_norm(doubled);
+    let x = net.add(doubled, normed);
+    let network = net.head(x, 3);
+    check("arrangements", &network, 6);
+}
+
+#[test]
+fn flattened_head_with_dropout() {
+    let mut net = Build::new([3, 4, 5]);
+    let x = net.conv(OpId(0), 6, [3, 3], [1, 1], [1, 1], 1, 1);
+    let x = net.same(OpKind::Dropout { p: 0.2 }, x);
+    let x = net.op(OpKind::Flatten, &[x], [120, 1, 1]);
+    let x = net.linear(x, 11, true);
+    let x = net.same(OpKind::Relu, x);
+    let x = net.same(OpKind::Dropout { p: 0.5 }, x);
+    net.linear(x, 4, true);
+    let network = net.0;
+    check("without dropout", &network, 5);
+    check_mode("with dropout", &network, 5, Mode::Train { dropout_seed: 12 });
+    let Case { params, images, .. } = case(&network, 5, 1);
+    let mut executor = NativeExecutor::<f64>::new(&network, 5).unwrap();
+    let mut run = |dropout_seed| executor.logits(&params, &images, Mode::Train { dropout_seed }).unwrap();
+    assert_eq!(run(1), run(1));
+    assert_ne!(run(1), run(2));
+}
+
+/// Two cells' worth of branches: separable and dilated convolutions, pools, skips, gates.
+fn cells() -> Network {
+    let mut net = Build::new([3, 12, 12]);
+    let x = net.conv(OpId(0), 20, [3, 3], [1, 1], [1, 1], 1, 1);
+    let mut x = net.batch_norm(x);
+    let mut previous = x;
+    for stride in [1, 2] {
+        let c = net.shape(x)[0];
+        let s = [stride, stride];
+        let r = net.same(OpKind::Relu, previous);
+        let a = net.conv(r, c, [3, 3], s, [1, 1], 1, c);
+        let a = net.conv1(a, c);
+        let a = net.batch_norm(a);
+        let r = net.same(OpKind::Relu, a);
+        let a = net.conv(r, c, [3, 3], [1, 1], [1, 1], 1, c);
+        let a = net.conv1(a, c);
+        let a = net.batch_norm(a);
+        let r = net.same(OpKind::Relu, x);
+        let b = net.conv(r, c, [5, 5], s, [4, 4], 2, c);
+        let b = net.conv1(b, c);
+        let b = net.batch_norm(b);
+        let m = net.pool(x, true, 3, stride, 1);
+        let ab = net.add(a, b);
+        let e = net.excite(ab);
+        let em = net.add(e, m);
+        let joined = net.concat(&[ab, em]);
+        let p = net.conv1(joined, c);
+        previous = if stride == 1 { x } else { p };
+        x = net.batch_norm(p);
+    }
+    let sum = net.add(x, previous);
+    net.head(sum, 10)
+}
+
+#[test]
+fn a_network_of_cells() {
+    let network = cells();
+    check("cells", &network, 2);
+}
+
+#[test]
+fn results_do_not_depend_on_threads() {
+    let network = cells();
+    let Case { params, images, labels } = case(&network, 37, 5);
+    let single = |x: &[f64]| x.iter().map(|&x| x as f32).collect::<Vec<f32>>();
+    let (params, images) = (single(&params), single(&images));
+    let run = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| {
+            let mut executor = NativeExecutor::<f32>::new(&network, 40).unwrap();
+            let logits = executor.logits(&params, &images, Mode::Evaluate).unwrap();
+            let mut gradient = vec![0.0; params.len()];
+            let mode = Mode::Train { dropout_seed: 3 };
+            let loss = executor.loss_and_gradient(&params, &images, &labels, mode, &mut gradient).unwrap();
+            (logits, loss, gradient)
+        })
+    };
+    let bits = |(logits, loss, gradient): (Vec<f32>, f32, Vec<f32>)| {
+        logits.into_iter().chain([loss]).chain(gradient).map(f32::to_bits).collect::<Vec<_>>()
+    };
+    let one = bits(run(1));
+    assert!(one == bits(run(3)), "one and three threads differ");
+}
+
+#[test]
+fn an_executor_can_be_reused() {
+    let network = cells();
+    let mut reused = NativeExecutor::<f64>::new(&network, 9).unwrap();
+    for (count, seed) in [(9, 1), (2, 2), (5, 3), (9, 4)] {
+        let Case { params, images, labels } = case(&network, count, seed);
+        let run = |executor: &mut NativeExecutor<f64>| {
+            let logits = executor.logits(&params, &images, Mode::Evaluate).unwrap();
+            let mut gradient = vec![0.0; params.len()];
+            let loss = executor
+                .loss_and_gradient(&params, &images, &labels, Mode::TrainWithoutDropout, &mut gradient)
+                .unwrap();
+            (logits, loss, gradient)
+        };
+        let mut fresh = NativeExecutor::<f64>::new(&network, count).unwrap();
+        assert!(run(&mut reused) == run(&mut fresh), "batch of {count}");
+    }
+}
+
+#[test]
+fn nan_spreads_to_the_logits() {
+    let network = cells();
+    let Case { params, mut images, .. } = case(&network, 3, 1);
+    images[200] = f64::NAN;
+    let mut executor = NativeExecutor::<f64>::new(&network, 3).unwrap();
+    let logits = executor.logits(&params, &images, Mode::Evaluate).unwrap();
+    assert!(logits.iter().all(|x| x.is_nan()), "{logits:?}");
+
+    let mut net = Build::new([2, 4, 4]);
+    let x = net.pool(OpId(0), true, 3, 1, 1);
+    let x = net.same(OpKind::Relu, x);
+    let network = net.head(x, 2);
+    let Case { params, mut images, .. } = case(&network, 2, 1);
+    images[5] = f64::NAN;
+    let mut executor = NativeExecutor::<f64>::new(&network, 2).unwrap();
+    let logits = executor.logits(&params, &images, Mode::Evaluate).unwrap();
+    assert!(logits[0].is_nan() && logits[1].is_nan(), "max pooling and ReLU keep NaN");
+    assert!(logits[2].is_finite() && logits[3].is_finite(), "other images stay clean");
+}
+
+#[test]
+fn bad_arguments_are_errors_with_numbers() {
+    let network = cells();
+    let Case { params, images, labels } = case(&network, 3, 1);
+    let mut executor = NativeExecutor::<f64>::new(&network, 2).unwrap();
+    let mut message = |params: &[f64], images: &[f64], labels: &[u8], grad: usize| {
+        let mut grad = vec![0.0; grad];
+        executor.loss_and_gradient(params, images, labels, Mode::Evaluate, &mut grad).unwrap_err().to_string()
+    };
+    let (n, size) = (params.len(), 3 * 12 * 12);
+    let expected = format!("parameters: {} elements, expected {n}", n - 1);
+    assert_eq!(message(&params[1..], &images[..size], &labels[..1], n), expected);
+    for len in [0, size - 1, 3 * size] {
+        let text = message(&params, &images[..len], &labels[..1], n);
+        assert!(text.contains(&format!("images: {len} elements, expected 1 to 2 images")), "{text}");
+    }
+    assert_eq!(message(&params, &images[..size], &labels[..2], n), "labels: 2 elements, expected 1");
+    assert_eq!(message(&params, &images[..size], &[10], n), "label 10 of image 0 is not below 10 classes");
+    let expected = format!("gradient: 3 elements, expected {n}");
+    assert_eq!(message(&params, &images[..size], &labels[..1], 3), expected);
+    assert!(NativeExecutor::<f32>::new(&network, 0).is_err());
+
+    let mut broken = network.clone();
+    broken.ops[1].shape[1] = 5;
+    let text = NativeExecutor::<f32>::new(&broken, 1).unwrap_err().to_string();
+    assert!(text.contains("op 1") && text.contains("[20, 5, 12]"), "{text}");
+}

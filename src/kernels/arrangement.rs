@@ -1,0 +1,197 @@
+//! Ops that move, average or gate elements of one channels-last image without learned weights.
+
+use super::lanes::{Element, vectorized};
+
+/// Mean over the rows of `x [R, C]`.
+pub fn mean_rows<T: Element>(x: &[T], y: &mut [T]) {
+    let c = y.len();
+    let scale = T::constant(c as f64 / x.len() as f64);
+    vectorized(
+        #[inline(always)]
+        || {
+            y.fill(T::zero());
+            for row in x.chunks_exact(c) {
+                for (y, &x) in y.iter_mut().zip(row) {
+                    *y += x;
+                }
+            }
+            for y in y.iter_mut() {
+                *y *= scale;
+            }
+        },
+    );
+}
+
+/// `dx [R, C] (+)= dy [C] / R`.
+pub fn mean_rows_gradient<T: Element>(dy: &[T], dx: &mut [T], accumulate: bool) {
+    let c = dy.len();
+    let scale = T::constant(c as f64 / dx.len() as f64);
+    vectorized(
+        #[inline(always)]
+        || {
+            for row in dx.chunks_exact_mut(c) {
+                for (dx, &dy) in row.iter_mut().zip(dy) {
+                    *dx = if accumulate { *dx + dy * scale } else { dy * scale };
+                }
+            }
+        },
+    );
+}
+
+/// `y [R, C] (+)= x [R, C] * gate [C]`.
+pub fn excite<T: Element>(x: &[T], gate: &[T], y: &mut [T], accumulate: bool) {
+    let c = gate.len();
+    vectorized(
+        #[inline(always)]
+        || {
+            for (x, y) in x.chunks_exact(c).zip(y.chunks_exact_mut(c)) {
+                for i in 0..c {
+                    let value = x[i] * gate[i];
+                    y[i] = if accumulate { y[i] + value } else { value };
+                }
+            }
+        },
+    );
+}
+
+/// `dgate [C] (+)= sum over rows of x * dy`.
+pub fn excite_gate_gradient<T: Element>(x: &[T], dy: &[T], dgate: &mut [T], accumulate: bool) {
+    let c = dgate.len();
+    vectorized(
+        #[inline(always)]
+        || {
+            if !accumulate {
+                dgate.fill(T::zero());
+            }
+            for (x, dy) in x.chunks_exact(c).zip(dy.chunks_exact(c)) {
+                for i in 0..c {
+                    dgate[i] += x[i] * dy[i];
+                }
+            }
+        },
+    );
+}
+
+/// `y = a + b`.
+pub fn sum<T: Element>(a: &[T], b: &[T], y: &mut [T]) {
+    vectorized(
+        #[inline(always)]
+        || {
+            for ((y, &a), &b) in y.iter_mut().zip(a).zip(b) {
+                *y = a + b;
+            }
+        },
+    );
+}
+
+/// A block of columns in rows of another width: `rows` rows of `count` elements, starting at `first`.
+#[derive(Clone, Copy, Debug)]
+pub struct Columns {
+    /// Number of rows.
+    pub rows: usize,
+    /// Elements of the block in a row.
+    pub count: usize,
+    /// Elements of a whole row.
+    pub width: usize,
+    /// First element of the block.
+    pub first: usize,
+}
+
+impl Columns {
+    /// Writes `source [rows, count]` into the block of `target [rows, width]`.
+    pub fn scatter<T: Element>(&self, source: &[T], target: &mut [T]) {
+        for row in 0..self.rows {
+            target[row * self.width + self.first..][..self.count]
+                .copy_from_slice(&source[row * self.count..][..self.count]);
+        }
+    }
+
+    /// `target [rows, count] (+)= ` the block of `source [rows, width]`.
+    pub fn gather<T: Element>(&self, source: &[T], target: &mut [T], accumulate: bool) {
+        vectorized(
+            #[inline(always)]
+            || {
+                for row in 0..self.rows {
+                    let source = &source[row * self.width + self.first..][..self.count];
+                    let target = &mut target[row * self.count..][..self.count];
+                    for (target, &source) in target.iter_mut().zip(source) {
+                        *target = if accumulate { *target + source } else { source };
+                    }
+                }
+            },
+        );
+    }
+}
+
+/// Pixels `origin + step * i` of an image: subsampling and cropping.
+#[derive(Clone, Copy, Debug)]
+pub struct Pick {
+    /// Width of the image.
+    pub input_width: usize,
+    /// Size of the result.
+    pub output: [usize; 2],
+    /// First row and column.
+    pub origin: usize,
+    /// Distance of rows and columns.
+    pub step: usize,
+    /// Channels.
+    pub channels: usize,
+}
+
+impl Pick {
+    fn each(&self, mut work: impl FnMut(usize, usize)) {
+        for row in 0..self.output[0] {
+            for column in 0..self.output[1] {
+                let from =
+                    (self.origin + row * self.step) * self.input_width + self.origin + column * self.step;
+                work(from * self.channels, (row * self.output[1] + column) * self.channels);
+            }
+        }
+    }
+
+    /// Copies the pixels from `x` to `y`.
+    pub fn run<T: Element>(&self, x: &[T], y: &mut [T]) {
+        let c = self.channels;
+        self.each(|from, to| y[to..to + c].copy_from_slice(&x[from..from + c]));
+    }
+
+    /// Adds `dy` to the pixels of `dx`.
+    pub fn gradient<T: Element>(&self, dy: &[T], dx: &mut [T]) {
+        let c = self.channels;
+        self.each(|from, to| {
+            for (dx, &dy) in dx[from..from + c].iter_mut().zip(&dy[to..to + c]) {
+                *dx += dy;
+            }
+        });
+    }
+}
+
+/// `[R, C] -> [C, R]`; `accumulate` adds to `y`.
+pub fn transpose<T: Element>(x: &[T], columns: usize, y: &mut [T], accumulate: bool) {
+    let rows = x.len() / columns.max(1);
+    for column in 0..columns {
+        for row in 0..rows {
+            let value = x[row * columns + column];
+            let slot = &mut y[column * rows + row];
+            *slot = if accumulate { *slot + value } else { value };
+        }
+    }
+}
+
+/// Factor of element `index` under dropout with probability `p`: 0, or `1 / (1 - p)`.
+///
+/// Counter-based (SplitMix64 finaliser over seed, stream and index), so masks do not depend on the order in
+/// which elements are visited.
+#[inline(always)]
+pub fn dropout_factor<T: Element>(seed: u64, stream: u64, index: u64, p: f32) -> T {
+    let mix = |z: u64| {
+        let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    };
+    const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+    let key = mix(seed.wrapping_add(GOLDEN.wrapping_mul(stream.wrapping_add(1))));
+    let bits = mix(key.wrapping_add(GOLDEN.wrapping_mul(index.wrapping_add(1))));
+    let uniform = (bits >> 11) as f64 / (1u64 << 53) as f64;
+    if uniform < f64::from(p) { T::zero() } else { T::constant(1.0 / (1.0 - f64::from(p))) }
+}

@@ -1,0 +1,135 @@
+//! The product `g[t, d, o] += sum over pixels of x[pixel + t, d] * dy[pixel, o]`.
+
+use super::View;
+use crate::kernels::lanes::{Element, Kernel, Lanes};
+
+/// Gradient of the weights of one image, added to `gradient [taps, depth, outputs]`.
+pub struct WeightGradient<'a, T> {
+    /// The image.
+    pub x: &'a [T],
+    /// The pixels of `x` that a tap of offset zero meets.
+    pub view: View,
+    /// Offsets of the taps in `x`.
+    pub taps: &'a [usize],
+    /// Contiguous elements read at a tap.
+    pub depth: usize,
+    /// Gradient of the result `[pixels, outputs]`.
+    pub dy: &'a [T],
+    /// Output channels.
+    pub outputs: usize,
+    /// Gradient of the weights `[taps, depth, outputs]`.
+    pub gradient: &'a mut [T],
+}
+
+impl<T: Element> WeightGradient<'_, T> {
+    /// Adds the gradient.
+    pub fn run(self) {
+        let pixels = self.view.pixels();
+        if pixels == 0 || self.outputs == 0 {
+            return;
+        }
+        assert!(self.dy.len() >= pixels * self.outputs, "gradient of the result too short");
+        let reach = self.view.last() + self.taps.iter().max().copied().unwrap_or(0) + self.depth;
+        assert!(self.x.len() >= reach, "image too short: {} for {reach}", self.x.len());
+        assert!(self.gradient.len() >= self.taps.len() * self.depth * self.outputs, "gradient too short");
+        T::dispatch(self);
+    }
+}
+
+impl<T: Element> Kernel<T> for WeightGradient<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<V: Lanes<T>>(mut self) {
+        let mut first = 0;
+        // SAFETY: `WeightGradient::run` checked all lengths; the instruction set is the caller's promise.
+        unsafe {
+            while first < self.outputs {
+                let left = self.outputs - first;
+                if left >= 2 * V::N {
+                    if V::REGISTERS >= 32 {
+                        self.columns::<V, 8, 2, false>(first);
+                    } else {
+                        self.columns::<V, 6, 2, false>(first);
+                    }
+                    first += 2 * V::N;
+                } else if left >= V::N {
+                    self.columns::<V, 8, 1, false>(first);
+                    first += V::N;
+                } else {
+                    self.columns::<V, 8, 1, true>(first);
+                    first = self.outputs;
+                }
+            }
+        }
+    }
+}
+
+impl<T: Element> WeightGradient<'_, T> {
+    #[inline(always)]
+    unsafe fn columns<V: Lanes<T>, const M: usize, const NV: usize, const PART: bool>(
+        &mut self,
+        first: usize,
+    ) {
+        for t in 0..self.taps.len() {
+            let mut d = 0;
+            // SAFETY: `d + M <= depth` in each call.
+            unsafe {
+                while d + M <= self.depth {
+                    self.tile::<V, M, NV, PART>(t, d, first);
+                    d += M;
+                }
+                while d + 3 <= self.depth {
+                    self.tile::<V, 3, NV, PART>(t, d, first);
+                    d += 3;
+                }
+                while d < self.depth {
+                    self.tile::<V, 1, NV, PART>(t, d, first);
+                    d += 1;
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn tile<V: Lanes<T>, const M: usize, const NV: usize, const PART: bool>(
+        &mut self,
+        t: usize,
+        d: usize,
+        first: usize,
+    ) {
+        let left = self.outputs - first;
+        // SAFETY: reads stay below the reach that was checked, partial accesses below `left`.
+        unsafe {
+            let mut sums = [[V::splat(T::zero()); NV]; M];
+            let mut dy = self.dy.as_ptr().add(first);
+            for row in 0..self.view.size[0] {
+                let mut x = self.x.as_ptr().add(self.taps[t] + d + row * self.view.row);
+                for _ in 0..self.view.size[1] {
+                    let g: [V; NV] = std::array::from_fn(|j| {
+                        if PART { V::load_part(dy, left) } else { V::load(dy.add(j * V::N)) }
+                    });
+                    for (m, sums) in sums.iter_mut().enumerate() {
+                        let value = V::splat(*x.add(m));
+                        for j in 0..NV {
+                            sums[j] = value.mul_add(g[j], sums[j]);
+                        }
+                    }
+                    dy = dy.wrapping_add(self.outputs);
+                    x = x.wrapping_add(self.view.column);
+                }
+            }
+            let target = self.gradient.as_mut_ptr().add((t * self.depth + d) * self.outputs + first);
+            for (m, sums) in sums.iter().enumerate() {
+                for (j, &sum) in sums.iter().enumerate() {
+                    let target = target.add(m * self.outputs + j * V::N);
+                    if PART {
+                        sum.add(V::load_part(target, left)).store_part(target, left);
+                    } else {
+                        sum.add(V::load(target)).store(target);
+                    }
+                }
+            }
+        }
+    }
+}

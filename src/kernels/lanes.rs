@@ -1,0 +1,226 @@
+//! Vectors of the widest instruction set of the running machine.
+//!
+//! In: a kernel written once over [`Lanes`]. Out: that kernel compiled for AVX-512, AVX2 with FMA and the
+//! baseline of the target; the best one that the machine has is chosen at run time. Loops that the compiler
+//! vectorises by itself go through [`vectorized`].
+
+use std::fmt::Debug;
+use std::ops::{AddAssign, MulAssign, SubAssign};
+use std::sync::OnceLock;
+
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+/// Floating-point type of the kernels.
+pub trait Element:
+    num_traits::Float
+    + Default
+    + Debug
+    + Send
+    + Sync
+    + std::iter::Sum
+    + AddAssign
+    + MulAssign
+    + SubAssign
+    + 'static
+{
+    /// From a constant.
+    fn constant(value: f64) -> Self;
+    /// To double precision.
+    fn double(self) -> f64;
+    /// The error function; absolute error 1.5e-7 in `f32`, 1e-15 in `f64`.
+    fn erf(self) -> Self;
+    /// `e^x` in a form that vectorises; a few units in the last place, NaN stays NaN.
+    fn exp_lane(self) -> Self;
+    /// Lanes of the vectors that [`Element::dispatch`] hands to kernels.
+    fn lanes() -> usize;
+    /// Runs `kernel` with the widest vectors of this machine.
+    fn dispatch<K: Kernel<Self>>(kernel: K) -> K::Output;
+}
+
+/// A vector of `N` elements.
+///
+/// # Safety
+/// Every method needs the instruction set of the implementing type; pointers must be valid for the access.
+#[allow(clippy::missing_safety_doc)]
+pub unsafe trait Lanes<T>: Copy {
+    /// Elements of a vector.
+    const N: usize;
+    /// Vector registers of the machine.
+    const REGISTERS: usize;
+    /// All lanes equal.
+    unsafe fn splat(value: T) -> Self;
+    /// `N` elements from `source`, of any alignment.
+    unsafe fn load(source: *const T) -> Self;
+    /// The first `count < N` elements from `source`, the other lanes zero.
+    unsafe fn load_part(source: *const T, count: usize) -> Self;
+    /// `N` elements to `target`, of any alignment.
+    unsafe fn store(self, target: *mut T);
+    /// The first `count < N` lanes to `target`.
+    unsafe fn store_part(self, target: *mut T, count: usize);
+    /// `self * b + c`, fused where the machine can.
+    unsafe fn mul_add(self, b: Self, c: Self) -> Self;
+    /// `self + b`.
+    unsafe fn add(self, b: Self) -> Self;
+}
+
+/// Work over vectors of a type that is known only at run time.
+pub trait Kernel<T> {
+    /// What the work returns.
+    type Output;
+    /// Does the work.
+    ///
+    /// # Safety
+    /// The machine must have the instruction set of `V`.
+    unsafe fn run<V: Lanes<T>>(self) -> Self::Output;
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Level {
+    Baseline,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+}
+
+fn level() -> Level {
+    static LEVEL: OnceLock<Level> = OnceLock::new();
+    *LEVEL.get_or_init(|| {
+        #[cfg(target_arch = "x86_64")]
+        {
+            let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+            if avx2
+                && is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512vl")
+                && is_x86_feature_detected!("avx512dq")
+                && is_x86_feature_detected!("avx512bw")
+            {
+                return Level::Avx512;
+            }
+            if avx2 {
+                return Level::Avx2;
+            }
+        }
+        Level::Baseline
+    })
+}
+
+/// Runs `work` compiled for the instruction set of this machine: its loops vectorise with wide vectors if
+/// everything in it is inlined.
+#[inline(always)]
+pub fn vectorized<R>(work: impl FnOnce() -> R) -> R {
+    match level() {
+        Level::Baseline => work(),
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the level says that the machine has the instruction set.
+        Level::Avx2 => unsafe { x86::with_avx2(work) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the level says that the machine has the instruction set.
+        Level::Avx512 => unsafe { x86::with_avx512(work) },
+    }
+}
+
+/// Vectors of four elements without any particular instruction set.
+#[derive(Clone, Copy)]
+struct Portable<T>([T; 4]);
+
+// SAFETY: no instruction set is needed; accesses are what the contract says.
+unsafe impl<T: Element> Lanes<T> for Portable<T> {
+    const N: usize = 4;
+    const REGISTERS: usize = 16;
+
+    #[inline(always)]
+    unsafe fn splat(value: T) -> Self {
+        Self([value; 4])
+    }
+
+    #[inline(always)]
+    unsafe fn load(source: *const T) -> Self {
+        // SAFETY: the caller's pointer is valid for four elements.
+        Self(unsafe { source.cast::<[T; 4]>().read_unaligned() })
+    }
+
+    #[inline(always)]
+    unsafe fn load_part(source: *const T, count: usize) -> Self {
+        // SAFETY: the caller's pointer is valid for `count` elements.
+        Self(std::array::from_fn(|i| if i < count { unsafe { *source.add(i) } } else { T::zero() }))
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, target: *mut T) {
+        // SAFETY: the caller's pointer is valid for four elements.
+        unsafe { target.cast::<[T; 4]>().write_unaligned(self.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_part(self, target: *mut T, count: usize) {
+        for i in 0..count {
+            // SAFETY: the caller's pointer is valid for `count` elements.
+            unsafe { *target.add(i) = self.0[i] }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn mul_add(self, b: Self, c: Self) -> Self {
+        Self(std::array::from_fn(|i| self.0[i] * b.0[i] + c.0[i]))
+    }
+
+    #[inline(always)]
+    unsafe fn add(self, b: Self) -> Self {
+        Self(std::array::from_fn(|i| self.0[i] + b.0[i]))
+    }
+}
+
+macro_rules! element {
+    ($type:ident, $avx2:ident, $avx512:ident, $erf:path, $exp:path) => {
+        impl Element for $type {
+            #[inline(always)]
+            fn constant(value: f64) -> Self {
+                value as $type
+            }
+
+            #[inline(always)]
+            fn double(self) -> f64 {
+                f64::from(self)
+            }
+
+            #[inline(always)]
+            fn erf(self) -> Self {
+                $erf(self)
+            }
+
+            #[inline(always)]
+            fn exp_lane(self) -> Self {
+                $exp(self)
+            }
+
+            fn lanes() -> usize {
+                match level() {
+                    Level::Baseline => <Portable<$type> as Lanes<$type>>::N,
+                    #[cfg(target_arch = "x86_64")]
+                    Level::Avx2 => x86::$avx2::N,
+                    #[cfg(target_arch = "x86_64")]
+                    Level::Avx512 => x86::$avx512::N,
+                }
+            }
+
+            #[inline]
+            fn dispatch<K: Kernel<Self>>(kernel: K) -> K::Output {
+                match level() {
+                    // SAFETY: portable vectors need no instruction set.
+                    Level::Baseline => unsafe { kernel.run::<Portable<$type>>() },
+                    #[cfg(target_arch = "x86_64")]
+                    // SAFETY: the level says that the machine has the instruction set.
+                    Level::Avx2 => unsafe { x86::run_avx2::<$type, x86::$avx2, K>(kernel) },
+                    #[cfg(target_arch = "x86_64")]
+                    // SAFETY: the level says that the machine has the instruction set.
+                    Level::Avx512 => unsafe { x86::run_avx512::<$type, x86::$avx512, K>(kernel) },
+                }
+            }
+        }
+    };
+}
+
+element!(f32, F32x8, F32x16, super::special::erf_f32, super::special::exp_f32);
+element!(f64, F64x4, F64x8, super::special::erf_f64, super::special::exp_f64);

@@ -1,0 +1,181 @@
+//! AVX2 and AVX-512 vectors.
+
+use std::arch::x86_64::*;
+
+use super::{Kernel, Lanes};
+
+/// Compiles `work` with AVX2 and FMA.
+///
+/// # Safety
+/// The machine must have them.
+#[target_feature(enable = "avx2,fma")]
+pub(super) unsafe fn with_avx2<R>(work: impl FnOnce() -> R) -> R {
+    work()
+}
+
+/// Compiles `work` with AVX-512.
+///
+/// # Safety
+/// The machine must have it.
+#[target_feature(enable = "avx2,fma,avx512f,avx512vl,avx512dq,avx512bw")]
+pub(super) unsafe fn with_avx512<R>(work: impl FnOnce() -> R) -> R {
+    work()
+}
+
+/// Runs `kernel` with AVX2 vectors.
+///
+/// # Safety
+/// The machine must have AVX2 and FMA.
+#[target_feature(enable = "avx2,fma")]
+pub(super) unsafe fn run_avx2<T, V: Lanes<T>, K: Kernel<T>>(kernel: K) -> K::Output {
+    // SAFETY: the caller vouches for the instruction set.
+    unsafe { kernel.run::<V>() }
+}
+
+/// Runs `kernel` with AVX-512 vectors.
+///
+/// # Safety
+/// The machine must have AVX-512 F, VL, DQ and BW.
+#[target_feature(enable = "avx2,fma,avx512f,avx512vl,avx512dq,avx512bw")]
+pub(super) unsafe fn run_avx512<T, V: Lanes<T>, K: Kernel<T>>(kernel: K) -> K::Output {
+    // SAFETY: the caller vouches for the instruction set.
+    unsafe { kernel.run::<V>() }
+}
+
+/// Lane masks of AVX2: the sliding window `[N - count ..]` has `count` leading ones.
+static MASK32: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
+static MASK64: [i64; 8] = [-1, -1, -1, -1, 0, 0, 0, 0];
+
+macro_rules! lanes {
+    ($name:ident, $raw:ty, $element:ty, $n:literal, $registers:literal, $doc:literal,
+     $splat:ident, $load:ident, $store:ident, $fma:ident, $add:ident,
+     |$source:ident, $count:ident| $load_part:expr,
+     |$value:ident, $target:ident, $stored:ident| $store_part:expr) => {
+        #[doc = $doc]
+        #[derive(Clone, Copy)]
+        pub(super) struct $name($raw);
+
+        // SAFETY: the intrinsics touch exactly the elements that the contract names.
+        unsafe impl Lanes<$element> for $name {
+            const N: usize = $n;
+            const REGISTERS: usize = $registers;
+
+            #[inline(always)]
+            unsafe fn splat(value: $element) -> Self {
+                // SAFETY: the caller vouches for the instruction set.
+                Self(unsafe { $splat(value) })
+            }
+
+            #[inline(always)]
+            unsafe fn load(source: *const $element) -> Self {
+                // SAFETY: the caller vouches for the instruction set and the pointer.
+                Self(unsafe { $load(source) })
+            }
+
+            #[inline(always)]
+            unsafe fn load_part($source: *const $element, $count: usize) -> Self {
+                // SAFETY: the caller vouches for the instruction set; masked lanes are not accessed.
+                Self(unsafe { $load_part })
+            }
+
+            #[inline(always)]
+            unsafe fn store(self, target: *mut $element) {
+                // SAFETY: the caller vouches for the instruction set and the pointer.
+                unsafe { $store(target, self.0) }
+            }
+
+            #[inline(always)]
+            unsafe fn store_part(self, $target: *mut $element, $stored: usize) {
+                let $value = self.0;
+                // SAFETY: the caller vouches for the instruction set; masked lanes are not accessed.
+                unsafe { $store_part }
+            }
+
+            #[inline(always)]
+            unsafe fn mul_add(self, b: Self, c: Self) -> Self {
+                // SAFETY: the caller vouches for the instruction set.
+                Self(unsafe { $fma(self.0, b.0, c.0) })
+            }
+
+            #[inline(always)]
+            unsafe fn add(self, b: Self) -> Self {
+                // SAFETY: the caller vouches for the instruction set.
+                Self(unsafe { $add(self.0, b.0) })
+            }
+        }
+
+        impl $name {
+            /// Elements of a vector.
+            pub(super) const N: usize = $n;
+        }
+    };
+}
+
+lanes!(
+    F32x8,
+    __m256,
+    f32,
+    8,
+    16,
+    "Eight `f32` with AVX2.",
+    _mm256_set1_ps,
+    _mm256_loadu_ps,
+    _mm256_storeu_ps,
+    _mm256_fmadd_ps,
+    _mm256_add_ps,
+    |source, count| _mm256_maskload_ps(source, _mm256_loadu_si256(MASK32.as_ptr().add(8 - count).cast())),
+    |value, target, count| _mm256_maskstore_ps(
+        target,
+        _mm256_loadu_si256(MASK32.as_ptr().add(8 - count).cast()),
+        value
+    )
+);
+lanes!(
+    F64x4,
+    __m256d,
+    f64,
+    4,
+    16,
+    "Four `f64` with AVX2.",
+    _mm256_set1_pd,
+    _mm256_loadu_pd,
+    _mm256_storeu_pd,
+    _mm256_fmadd_pd,
+    _mm256_add_pd,
+    |source, count| _mm256_maskload_pd(source, _mm256_loadu_si256(MASK64.as_ptr().add(4 - count).cast())),
+    |value, target, count| _mm256_maskstore_pd(
+        target,
+        _mm256_loadu_si256(MASK64.as_ptr().add(4 - count).cast()),
+        value
+    )
+);
+lanes!(
+    F32x16,
+    __m512,
+    f32,
+    16,
+    32,
+    "Sixteen `f32` with AVX-512.",
+    _mm512_set1_ps,
+    _mm512_loadu_ps,
+    _mm512_storeu_ps,
+    _mm512_fmadd_ps,
+    _mm512_add_ps,
+    |source, count| _mm512_maskz_loadu_ps((1u16 << count).wrapping_sub(1), source),
+    |value, target, count| _mm512_mask_storeu_ps(target, (1u16 << count).wrapping_sub(1), value)
+);
+lanes!(
+    F64x8,
+    __m512d,
+    f64,
+    8,
+    32,
+    "Eight `f64` with AVX-512.",
+    _mm512_set1_pd,
+    _mm512_loadu_pd,
+    _mm512_storeu_pd,
+    _mm512_fmadd_pd,
+    _mm512_add_pd,
+    |source, count| _mm512_maskz_loadu_pd((1u8 << count).wrapping_sub(1), source),
+    |value, target, count| _mm512_mask_storeu_pd(target, (1u8 << count).wrapping_sub(1), value)
+);
