@@ -1,10 +1,13 @@
 //! `foretell fixture`: writes what other implementations are compared with, in the fixtures' formats.
 //!
-//! In: a list of architectures. Out: `graphs.json` (graphs and parameter lists by id) and `rejected.json`
-//! (architectures that cannot be built, with the reason).
+//! In: a list of architectures, and a hypernetwork. Out: `graphs.json` (graphs and parameter lists by id),
+//! `rejected.json` (architectures that cannot be built or predicted, with the reason), and
+//! `predictions.safetensors`.
 
+use super::fixture_predictions::{Images, Predictions};
 use crate::error::Error;
 use crate::files::write_atomically;
+use crate::ghn::Ghn;
 use crate::graph::Graph;
 use crate::network::{Network, build};
 use crate::space::{ArchRecord, read_records};
@@ -13,12 +16,18 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Write graphs in the format of the fixtures.
+/// Write graphs and predictions in the formats of the fixtures.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Architectures: a JSON array or JSON lines.
     #[arg(long, value_name = "FILE")]
     archs: PathBuf,
+    /// Hypernetwork, .safetensors or .pt; without one, graphs only.
+    #[arg(long, value_name = "FILE")]
+    ghn: Option<PathBuf>,
+    /// Safetensors with the tensor `images` [N, 3, H, W], for logits.
+    #[arg(long, value_name = "FILE", requires = "ghn")]
+    inputs: Option<PathBuf>,
     /// Folder to write to; made if missing.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -26,10 +35,20 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: Args) -> anyhow::Result<()> {
+    let predictions = match &args.ghn {
+        Some(ghn) => {
+            let images = args.inputs.as_deref().map(Images::read).transpose()?;
+            Some(Predictions::new(Ghn::load(ghn)?, images))
+        }
+        None => None,
+    };
     let records = read_records(&args.archs)?;
-    let (networks, rejected) = build_all(records)?;
+    let (networks, mut rejected) = build_all(records)?;
     std::fs::create_dir_all(&args.out).with_context(|| format!("cannot create {}", args.out.display()))?;
     write_graphs(&args.out, &networks)?;
+    if let Some(predictions) = predictions {
+        write_predictions(&args.out, predictions, &networks, &mut rejected)?;
+    }
     write_json(&args.out.join("rejected.json"), &rejected)?;
     Ok(())
 }
@@ -98,6 +117,23 @@ fn write_graphs(out: &Path, networks: &[Built]) -> anyhow::Result<()> {
     let entries: BTreeMap<&str, GraphEntry<'_>> =
         networks.iter().map(|built| (built.record.id.as_str(), GraphEntry::of(built))).collect();
     write_json(&out.join("graphs.json"), &entries)
+}
+
+/// Writes `predictions.safetensors`; architectures that a hypernetwork cannot serve join the rejected ones.
+fn write_predictions(
+    out: &Path,
+    mut predictions: Predictions,
+    networks: &[Built],
+    rejected: &mut Vec<Rejected>,
+) -> anyhow::Result<()> {
+    for Built { record, .. } in networks {
+        match predictions.add(record) {
+            Ok(()) => {}
+            Err(Error::Architecture(reason)) => rejected.push(Rejected { id: record.id.clone(), reason }),
+            Err(error) => return Err(error).context(record.id.clone()),
+        }
+    }
+    Ok(predictions.write(&out.join("predictions.safetensors"))?)
 }
 
 fn write_json(path: &Path, value: &impl Serialize) -> anyhow::Result<()> {

@@ -3,7 +3,9 @@
 mod arch;
 mod deepnets;
 mod fixture;
+mod fixture_predictions;
 mod ghn;
+mod predict;
 mod space;
 
 use clap::{Parser, Subcommand};
@@ -31,6 +33,8 @@ pub enum Command {
     Fixture(fixture::Args),
     /// Import or show hypernetworks
     Ghn(ghn::Args),
+    /// Predict the weights of an architecture
+    Predict(predict::Args),
 }
 
 /// Runs one command.
@@ -41,5 +45,6 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Deepnets(args) => deepnets::run(args),
         Command::Fixture(args) => fixture::run(args),
         Command::Ghn(args) => ghn::run(args),
+        Command::Predict(args) => predict::run(args),
     }
 }

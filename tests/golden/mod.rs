@@ -112,7 +112,8 @@ pub fn large_images(n: usize) -> Vec<f64> {
             u ^= u >> 16;
             u = u.wrapping_mul(2_246_822_519);
             u ^= u >> 13;
-            f64::from(u) / 2f64.powi(31) - 1.0
+            // The reference rounds its images to float32 first, also for its float64 logits.
+            f64::from((f64::from(u) / 2f64.powi(31) - 1.0) as f32)
         })
         .collect()
 }
