@@ -83,7 +83,7 @@ impl Evaluator for FormulaEvaluator {
         std::thread::sleep(std::time::Duration::from_micros(self.delay_us * (seed % 7)));
         match arch.genotype.normal[0].0 {
             Op::Cse => return Err(Error::NonFinite("the loss is NaN".into())),
-            Op::Msa if arch.channels % 5 == 0 => panic!("attention heads do not divide the channels"),
+            Op::Msa => return Err(Error::Tensor("8 heads do not divide the channels".into())),
             _ => {}
         }
         let (c, n) = (arch.channels as f64 - 20.0, arch.n_cells as f64 - 20.0);
