@@ -1,1 +1,15 @@
 //! Results: frames, leaderboards and plots.
+//!
+//! In: the trials of a study. Out: a polars [`frame`] with a row for every trial, failed ones included;
+//! [`Leaderboard`]s as text, CSV and Parquet; plots as PNG and SVG. Files are written whole or not at all.
+
+mod files;
+mod frame;
+mod leaderboard;
+
+pub use files::{write_csv, write_parquet};
+pub use frame::frame;
+pub use leaderboard::{Leaderboard, SortKey};
+
+#[cfg(test)]
+mod tests;

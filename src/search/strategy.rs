@@ -2,7 +2,7 @@
 
 use super::{Random, RegularisedEvolution};
 use crate::Result;
-use crate::space::CellArchitecture;
+use crate::space::{CellArchitecture, Space, arch_hash};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
@@ -17,6 +17,20 @@ pub trait Proposals: Sync {
 
     /// Stable hash under which equivalent architectures are equal, in hexadecimal.
     fn hash(&self, arch: &CellArchitecture) -> String;
+}
+
+impl Proposals for Space {
+    fn sample(&self, rng: &mut ChaCha8Rng) -> Result<CellArchitecture> {
+        Space::sample(self, rng)
+    }
+
+    fn mutate(&self, parent: &CellArchitecture, rng: &mut ChaCha8Rng) -> Result<CellArchitecture> {
+        Space::mutate(self, parent, rng)
+    }
+
+    fn hash(&self, arch: &CellArchitecture) -> String {
+        arch_hash(arch).to_string()
+    }
 }
 
 /// What a strategy learns of a trial.

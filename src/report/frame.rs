@@ -1,0 +1,94 @@
+//! Trials as a polars frame, one row a trial. An absent number is null.
+//!
+//! Accuracies are shares of 1, times end in their unit, and each noise level has the columns
+//! `accuracy_noise_<sd>` and `accuracy_noise_<sd>_se`.
+
+use crate::score::NoiseScore;
+use crate::study::{Trial, utc};
+use crate::{Error, Result};
+use polars::prelude::{Column, DataFrame, NamedFrom, Series};
+
+/// A frame of `trials` in the order given.
+///
+/// # Errors
+/// The frame cannot be built, which would be a bug.
+pub fn frame(trials: &[&Trial]) -> Result<DataFrame> {
+    let columns = columns(trials)?;
+    DataFrame::new(trials.len(), columns).map_err(frame_error)
+}
+
+pub(super) fn frame_error(error: polars::prelude::PolarsError) -> Error {
+    Error::Config(format!("cannot build the frame of trials: {error}"))
+}
+
+/// The noise levels of all trials, ascending.
+pub(super) fn noise_levels(trials: &[&Trial]) -> Vec<f64> {
+    let mut levels: Vec<f64> =
+        trials.iter().flat_map(|trial| &trial.scores.noise).map(|score| score.sd).collect();
+    levels.sort_by(f64::total_cmp);
+    levels.dedup();
+    levels
+}
+
+fn at_level(trial: &Trial, sd: f64) -> Option<&NoiseScore> {
+    trial.scores.noise.iter().find(|score| score.sd == sd)
+}
+
+fn columns(trials: &[&Trial]) -> Result<Vec<Column>> {
+    let mut columns: Vec<Column> = Vec::new();
+    macro_rules! column {
+        ($name:expr, $type:ty, |$trial:ident| $value:expr) => {{
+            let values: Vec<$type> = trials.iter().map(|&$trial| $value).collect();
+            let name: &str = $name;
+            columns.push(Series::new(name.into(), values).into());
+        }};
+    }
+    column!("trial", u64, |trial| trial.number);
+    column!("state", &str, |trial| trial.state.name());
+    column!("reason", Option<&str>, |trial| trial.reason.as_deref());
+    column!("hash", &str, |trial| trial.hash.as_str());
+    column!("objective", Option<f64>, |trial| trial.value);
+    column!("accuracy", Option<f64>, |trial| trial.scores.accuracy);
+    column!("accuracy_se", Option<f64>, |trial| trial.scores.accuracy_se);
+    column!("loss", Option<f64>, |trial| trial.scores.loss);
+    column!("images", Option<u64>, |trial| trial.scores.images);
+    column!("robustness", Option<f64>, |trial| trial.scores.robustness);
+    for sd in noise_levels(trials) {
+        column!(&format!("accuracy_noise_{sd}"), Option<f64>, |trial| at_level(trial, sd)
+            .map(|s| s.accuracy));
+        column!(&format!("accuracy_noise_{sd}_se"), Option<f64>, |trial| at_level(trial, sd)
+            .map(|s| s.accuracy_se));
+    }
+    column!("latency_ms", Option<f64>, |trial| trial.scores.latency_ms);
+    column!("latency_p95_ms", Option<f64>, |trial| trial.scores.latency_p95_ms);
+    column!("latency_batch", Option<u64>, |trial| trial.scores.latency_batch);
+    column!("latency_threads", Option<u64>, |trial| trial.scores.latency_threads);
+    column!("params", Option<u64>, |trial| trial.scores.params);
+    column!("macs", Option<u64>, |trial| trial.scores.macs);
+    column!("peak_activations", Option<u64>, |trial| trial.scores.peak_activations);
+    column!("predict_ms", Option<f64>, |trial| trial.scores.predict_ms);
+    let genotypes: std::result::Result<Vec<String>, _> =
+        trials.iter().map(|trial| serde_json::to_string(&trial.arch.genotype)).collect();
+    let genotypes = genotypes.map_err(|error| Error::Config(format!("cannot encode a genotype: {error}")))?;
+    columns.push(Series::new("genotype".into(), genotypes).into());
+    column!("C", u64, |trial| trial.arch.channels as u64);
+    column!("n_cells", u64, |trial| trial.arch.n_cells as u64);
+    column!("C_mult", u64, |trial| trial.arch.channel_multiplier as u64);
+    column!("fc_layers", u64, |trial| trial.arch.fc_layers as u64);
+    column!("fc_dim", u64, |trial| trial.arch.fc_dim as u64);
+    column!("ks", u64, |trial| trial.arch.stem_kernel as u64);
+    column!("stem_type", u64, |trial| u64::from(trial.arch.stem_type));
+    column!("stem_pool", bool, |trial| trial.arch.stem_pool);
+    column!("norm", Option<&str>, |trial| trial.arch.norm.map(|norm| match norm {
+        crate::space::Norm::Batch => "bnorm",
+        crate::space::Norm::BatchTracked => "bn-track",
+    }));
+    column!("preproc", bool, |trial| trial.arch.preproc);
+    column!("glob_avg", bool, |trial| trial.arch.global_pool);
+    column!("is_imagenet_input", bool, |trial| trial.arch.imagenet_input);
+    column!("started", String, |trial| utc(trial.started_ms));
+    column!("finished", Option<String>, |trial| trial.finished_ms.map(utc));
+    column!("wall_s", Option<f64>, |trial| trial.wall_s);
+    column!("elapsed_s", Option<f64>, |trial| trial.elapsed_s);
+    Ok(columns)
+}

@@ -1,0 +1,213 @@
+//! Leaderboards: finished trials from best to worst, then the others.
+
+use super::frame::{frame, frame_error};
+use crate::study::{Trial, TrialState};
+use crate::{Error, Result};
+use polars::prelude::{DataFrame, NamedFrom, Series};
+use std::fmt::Write;
+use std::str::FromStr;
+
+/// What a leaderboard is sorted by, best first: gains descend, costs ascend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SortKey {
+    /// Objective value, descending.
+    Objective,
+    /// Clean accuracy, descending.
+    Accuracy,
+    /// Accuracy under noise, descending.
+    Robustness,
+    /// Median latency, ascending.
+    Latency,
+    /// Cross entropy, ascending.
+    Loss,
+    /// Parameters, ascending.
+    Params,
+    /// Multiply-accumulates, ascending.
+    Macs,
+    /// Time of prediction, ascending.
+    Predict,
+    /// Number, ascending.
+    Trial,
+}
+
+impl SortKey {
+    /// All keys.
+    pub const ALL: [SortKey; 9] = [
+        SortKey::Objective,
+        SortKey::Accuracy,
+        SortKey::Robustness,
+        SortKey::Latency,
+        SortKey::Loss,
+        SortKey::Params,
+        SortKey::Macs,
+        SortKey::Predict,
+        SortKey::Trial,
+    ];
+
+    /// The name used on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            SortKey::Objective => "objective",
+            SortKey::Accuracy => "accuracy",
+            SortKey::Robustness => "robustness",
+            SortKey::Latency => "latency",
+            SortKey::Loss => "loss",
+            SortKey::Params => "params",
+            SortKey::Macs => "macs",
+            SortKey::Predict => "predict",
+            SortKey::Trial => "trial",
+        }
+    }
+
+    /// A number that is larger for better trials.
+    fn merit(self, trial: &Trial) -> Option<f64> {
+        let scores = &trial.scores;
+        match self {
+            SortKey::Objective => trial.value,
+            SortKey::Accuracy => scores.accuracy,
+            SortKey::Robustness => scores.robustness,
+            SortKey::Latency => scores.latency_ms.map(|ms| -ms),
+            SortKey::Loss => scores.loss.map(|loss| -loss),
+            SortKey::Params => scores.params.map(|n| -(n as f64)),
+            SortKey::Macs => scores.macs.map(|n| -(n as f64)),
+            SortKey::Predict => scores.predict_ms.map(|ms| -ms),
+            SortKey::Trial => Some(-(trial.number as f64)),
+        }
+    }
+}
+
+impl FromStr for SortKey {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<SortKey> {
+        SortKey::ALL.into_iter().find(|key| key.name() == text).ok_or_else(|| {
+            let known = SortKey::ALL.map(SortKey::name).join(", ");
+            Error::Config(format!("unknown sort key \"{text}\"; known are {known}"))
+        })
+    }
+}
+
+/// Trials in the order of a leaderboard.
+pub struct Leaderboard<'a> {
+    trials: Vec<&'a Trial>,
+    /// Finished trials, which stand first and have ranks.
+    ranked: usize,
+}
+
+impl<'a> Leaderboard<'a> {
+    /// Sorts trials: finished ones by `key`, those without that score behind them, then trials that did not
+    /// finish. Equal trials stand in the order of their numbers.
+    pub fn new(trials: &'a [Trial], key: SortKey) -> Leaderboard<'a> {
+        let (mut finished, others): (Vec<&Trial>, Vec<&Trial>) =
+            trials.iter().partition(|trial| trial.state == TrialState::Finished);
+        finished.sort_by(|a, b| match (key.merit(a), key.merit(b)) {
+            (Some(x), Some(y)) => y.total_cmp(&x).then(a.number.cmp(&b.number)),
+            (x, y) => y.is_some().cmp(&x.is_some()).then(a.number.cmp(&b.number)),
+        });
+        let ranked = finished.len();
+        finished.extend(others);
+        Leaderboard { trials: finished, ranked }
+    }
+
+    /// The finished trials, best first.
+    pub fn ranked(&self) -> &[&'a Trial] {
+        &self.trials[..self.ranked]
+    }
+
+    /// A frame of all trials in this order, the first column their `rank` (null if not finished).
+    ///
+    /// # Errors
+    /// See [`frame`].
+    pub fn frame(&self) -> Result<DataFrame> {
+        let mut frame = frame(&self.trials)?;
+        let ranks: Vec<Option<u64>> =
+            (0..self.trials.len()).map(|i| (i < self.ranked).then_some(i as u64 + 1)).collect();
+        frame.insert_column(0, Series::new("rank".into(), ranks).into()).map_err(frame_error)?;
+        Ok(frame)
+    }
+
+    /// The first `top` ranks as an aligned table of text, and a line that counts the trials.
+    pub fn table(&self, top: usize) -> String {
+        let header = [
+            "rank",
+            "trial",
+            "objective",
+            "accuracy",
+            "robustness",
+            "latency",
+            "params",
+            "MACs",
+            "hash",
+            "network",
+        ];
+        let mut rows = vec![header.map(String::from)];
+        for (i, trial) in self.ranked().iter().take(top).enumerate() {
+            let scores = &trial.scores;
+            let percent = |share: f64| format!("{:.2} %", 100.0 * share);
+            let accuracy = match (scores.accuracy, scores.accuracy_se) {
+                (Some(share), Some(se)) => format!("{:.2} ± {:.2} %", 100.0 * share, 100.0 * se),
+                (share, _) => or_dash(share.map(percent)),
+            };
+            rows.push([
+                (i + 1).to_string(),
+                trial.number.to_string(),
+                or_dash(trial.value.map(|value| format!("{value:.4}"))),
+                accuracy,
+                or_dash(scores.robustness.map(percent)),
+                or_dash(scores.latency_ms.map(|ms| format!("{ms:.2} ms"))),
+                or_dash(scores.params.map(with_prefix)),
+                or_dash(scores.macs.map(with_prefix)),
+                trial.hash.chars().take(8).collect(),
+                network(trial),
+            ]);
+        }
+        let mut text = String::new();
+        if self.ranked > 0 {
+            let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+            let widths: Vec<usize> = (0..header.len()).map(width).collect();
+            for row in &rows {
+                let mut line = String::new();
+                for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
+                    let gap = if column == 0 { "" } else { "  " };
+                    // Numbers align to the right, the last two columns are words.
+                    let _ = if column + 2 < header.len() {
+                        write!(line, "{gap}{cell:>width$}")
+                    } else {
+                        write!(line, "{gap}{cell:<width$}")
+                    };
+                }
+                text += line.trim_end();
+                text.push('\n');
+            }
+        }
+        let count = |state: TrialState| self.trials.iter().filter(|trial| trial.state == state).count();
+        let mut counts = format!("{} trials: {} finished", self.trials.len(), self.ranked);
+        for state in [TrialState::Failed, TrialState::Rejected, TrialState::Running] {
+            if count(state) > 0 {
+                let _ = write!(counts, ", {} {}", count(state), state.name());
+            }
+        }
+        text + &counts + "\n"
+    }
+}
+
+fn or_dash(text: Option<String>) -> String {
+    text.unwrap_or_else(|| "-".into())
+}
+
+fn with_prefix(count: u64) -> String {
+    match count {
+        0..1_000 => count.to_string(),
+        1_000..1_000_000 => format!("{:.1} k", count as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.2} M", count as f64 / 1e6),
+        _ => format!("{:.2} G", count as f64 / 1e9),
+    }
+}
+
+/// Size of the network, and the operations of its normal cell.
+fn network(trial: &Trial) -> String {
+    let mut ops: Vec<&str> = trial.arch.genotype.normal.iter().map(|edge| edge.0.name()).collect();
+    ops.sort_unstable();
+    ops.dedup();
+    format!("{} cells, C {}: {}", trial.arch.n_cells, trial.arch.channels, ops.join(" "))
+}

@@ -1,0 +1,124 @@
+use super::*;
+use crate::score::{NoiseScore, Scores};
+use crate::search::formula::architecture;
+use crate::space::Op;
+use crate::study::{Trial, TrialState};
+use polars::prelude::{ParquetReader, SerReader};
+
+fn trial(number: u64, value: Option<f64>, scores: Scores) -> Trial {
+    Trial {
+        number,
+        state: if value.is_some() { TrialState::Finished } else { TrialState::Failed },
+        reason: value.is_none().then(|| "the loss is NaN, \"quoted\"\nand more".into()),
+        hash: format!("{number:016x}"),
+        arch: architecture(8, 3, Op::Conv3x3),
+        value,
+        scores,
+        started_ms: 1_767_225_600_123,
+        finished_ms: Some(1_767_225_601_123),
+        wall_s: Some(0.25),
+        elapsed_s: Some(1.5),
+    }
+}
+
+fn trials() -> Vec<Trial> {
+    let scores = |accuracy: f64, latency_ms: Option<f64>, params: u64| Scores {
+        accuracy: Some(accuracy),
+        accuracy_se: Some(0.01),
+        noise: vec![NoiseScore { sd: 0.08, accuracy: accuracy / 2.0, accuracy_se: 0.02 }],
+        latency_ms,
+        params: Some(params),
+        ..Scores::default()
+    };
+    vec![
+        trial(0, Some(0.3), scores(0.3, Some(2.0), 500)),
+        trial(1, None, Scores { params: Some(1), ..Scores::default() }),
+        trial(2, Some(0.5), scores(0.5, None, 2_500_000)),
+        trial(3, Some(0.5), scores(0.5, Some(1.0), 40_000)),
+        trial(4, Some(-0.1), scores(0.1, Some(3.0), 500)),
+    ]
+}
+
+fn order(key: SortKey) -> Vec<u64> {
+    let trials = trials();
+    let board = Leaderboard::new(&trials, key);
+    board.ranked().iter().map(|trial| trial.number).collect()
+}
+
+#[test]
+fn a_leaderboard_sorts_gains_down_costs_up_ties_by_number_and_nulls_last() {
+    assert_eq!(order(SortKey::Objective), [2, 3, 0, 4]);
+    assert_eq!(order(SortKey::Accuracy), [2, 3, 0, 4]);
+    assert_eq!(order(SortKey::Latency), [3, 0, 4, 2]);
+    assert_eq!(order(SortKey::Params), [0, 4, 3, 2]);
+    assert_eq!(order(SortKey::Trial), [0, 2, 3, 4]);
+    // Nobody has the score.
+    assert_eq!(order(SortKey::Loss), [0, 2, 3, 4]);
+    for key in SortKey::ALL {
+        assert_eq!(key.name().parse::<SortKey>().unwrap(), key);
+    }
+    let error = "speed".parse::<SortKey>().unwrap_err().to_string();
+    assert!(error.contains("unknown sort key \"speed\"; known are objective, accuracy"), "{error}");
+}
+
+#[test]
+fn the_table_shows_the_first_ranks_and_counts_all_trials() {
+    let trials = trials();
+    let table = Leaderboard::new(&trials, SortKey::Latency).table(2);
+    let lines: Vec<&str> = table.lines().collect();
+    assert_eq!(
+        lines,
+        [
+            "rank  trial  objective        accuracy  robustness  latency  params  MACs  hash      network",
+            "   1      3     0.5000  50.00 ± 1.00 %           -  1.00 ms  40.0 k     -  00000000  3 cells, C 8: conv_3x3 skip_connect",
+            "   2      0     0.3000  30.00 ± 1.00 %           -  2.00 ms     500     -  00000000  3 cells, C 8: conv_3x3 skip_connect",
+            "5 trials: 4 finished, 1 failed",
+        ]
+    );
+    assert_eq!(Leaderboard::new(&trials[1..2], SortKey::Trial).table(9), "1 trials: 0 finished, 1 failed\n");
+}
+
+#[test]
+fn a_frame_keeps_failed_trials_and_nulls_through_parquet() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("trials.parquet");
+    let trials = trials();
+    let written = Leaderboard::new(&trials, SortKey::Latency).frame().unwrap();
+    write_parquet(&written, &path).unwrap();
+    let read = ParquetReader::new(std::fs::File::open(&path).unwrap()).finish().unwrap();
+    assert!(read.equals_missing(&written));
+    assert_eq!(read.height(), 5);
+    let u64s = |name: &str| read.column(name).unwrap().u64().unwrap().iter().collect::<Vec<_>>();
+    let f64s = |name: &str| read.column(name).unwrap().f64().unwrap().iter().collect::<Vec<_>>();
+    assert_eq!(u64s("rank"), [Some(1), Some(2), Some(3), Some(4), None]);
+    assert_eq!(u64s("trial"), [Some(3), Some(0), Some(4), Some(2), Some(1)]);
+    assert_eq!(u64s("macs"), [None; 5]);
+    assert_eq!(f64s("latency_ms"), [Some(1.0), Some(2.0), Some(3.0), None, None]);
+    assert_eq!(f64s("accuracy_noise_0.08"), [Some(0.25), Some(0.15), Some(0.05), Some(0.25), None]);
+    assert_eq!(f64s("objective")[4], None);
+    let reasons = read.column("reason").unwrap().str().unwrap().clone();
+    assert_eq!((reasons.get(0), reasons.get(4)), (None, trials[1].reason.as_deref()));
+    let genotype = read.column("genotype").unwrap().str().unwrap().clone();
+    let genotype: crate::space::Genotype = serde_json::from_str(genotype.get(0).unwrap()).unwrap();
+    assert_eq!(genotype, trials[3].arch.genotype);
+    let started = read.column("started").unwrap().str().unwrap().clone();
+    assert_eq!(started.get(0), Some("2026-01-01T00:00:00.123Z"));
+    assert_eq!(frame(&[]).unwrap().height(), 0);
+}
+
+#[test]
+fn a_csv_has_empty_fields_for_nulls_and_an_unwritable_place_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("leaderboard.csv");
+    let trials = trials();
+    let frame = Leaderboard::new(&trials[..1], SortKey::Objective).frame().unwrap();
+    write_csv(&frame, &path).unwrap();
+    let text = std::fs::read_to_string(&path).unwrap();
+    let mut lines = text.lines();
+    assert!(
+        lines.next().unwrap().starts_with("rank,trial,state,reason,hash,objective,accuracy,accuracy_se,loss")
+    );
+    assert!(lines.next().unwrap().starts_with("1,0,finished,,0000000000000000,0.3,0.3,0.01,,"));
+    let error = write_csv(&frame, &path.join("below/a/file.csv")).unwrap_err().to_string();
+    assert!(error.contains("cannot write into"), "{error}");
+}
