@@ -3,13 +3,20 @@
 //! In: the trials of a study. Out: a polars [`frame`] with a row for every trial, failed ones included;
 //! [`Leaderboard`]s as text, CSV and Parquet; plots as PNG and SVG. Files are written whole or not at all.
 
+mod canvas;
 mod files;
 mod frame;
 mod leaderboard;
+mod noise;
+mod pareto;
+mod plots;
+mod progress;
 
 pub use files::{write_csv, write_parquet};
 pub use frame::frame;
 pub use leaderboard::{Leaderboard, SortKey};
+pub use pareto::pareto_front;
+pub use plots::{Plots, write_plots};
 
 #[cfg(test)]
 mod tests;

@@ -122,3 +122,112 @@ fn a_csv_has_empty_fields_for_nulls_and_an_unwritable_place_is_an_error() {
     let error = write_csv(&frame, &path.join("below/a/file.csv")).unwrap_err().to_string();
     assert!(error.contains("cannot write into"), "{error}");
 }
+
+/// A study of `count` candidates as a search could have made it.
+fn searched(count: u64) -> Vec<Trial> {
+    let waves = |n: u64, a: f64| ((n as f64 * a).sin() + 1.0) / 2.0;
+    (0..count)
+        .map(|n| {
+            let latency_ms = 0.8 + 9.0 * waves(n, 1.7).powi(2) + 0.5 * waves(n, 7.3);
+            let learnt = 1.0 - (-(n as f64) / 60.0).exp();
+            let accuracy = 0.12 + 0.3 * waves(n, 3.1) + 0.2 * learnt + 0.2 * (latency_ms / 10.0).sqrt();
+            let se = (accuracy * (1.0 - accuracy) / 1000.0).sqrt();
+            let noise = [(0.08, 0.85), (0.16, 0.5)].map(|(sd, kept)| NoiseScore {
+                sd,
+                accuracy: accuracy * kept + 0.04 * waves(n, 5.0),
+                accuracy_se: se,
+            });
+            let scores = Scores {
+                accuracy: Some(accuracy),
+                accuracy_se: Some(se),
+                images: Some(1000),
+                robustness: Some(noise.iter().map(|score| score.accuracy).sum::<f64>() / 2.0),
+                noise: noise.to_vec(),
+                latency_ms: Some(latency_ms),
+                latency_batch: Some(1),
+                latency_threads: Some(1),
+                ..Scores::default()
+            };
+            let state = match n % 17 {
+                5 => TrialState::Failed,
+                9 => TrialState::Rejected,
+                _ => TrialState::Finished,
+            };
+            let value = (state == TrialState::Finished).then_some(accuracy);
+            Trial { state, value, elapsed_s: Some(0.4 * n as f64), ..trial(n, value, scores) }
+        })
+        .collect()
+}
+
+fn files_in(folder: &std::path::Path) -> Vec<String> {
+    let names =
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = names.collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn plots_are_png_and_svg_with_title_axes_and_legend() {
+    let folder = tempfile::tempdir().unwrap();
+    let plots = write_plots(&searched(150), &"accuracy".parse().unwrap(), folder.path()).unwrap();
+    assert_eq!((plots.written.len(), plots.left_out.len()), (6, 0));
+    for (stem, texts) in [
+        ("accuracy-latency", ["Accuracy against latency", "Latency (ms)", "Accuracy (%)", "Pareto front"]),
+        ("best-so-far", ["Best candidate so far", "Trial", "Search time (s)", "best so far"]),
+        ("clean-noisy", ["Clean accuracy (%)", "Accuracy under noise (%)", "noise sd 0.08", "noise sd 0.16"]),
+    ] {
+        let svg = std::fs::read_to_string(folder.path().join(stem).with_extension("svg")).unwrap();
+        for text in texts {
+            assert!(svg.contains(&format!("\n{text}\n")), "{stem}.svg lacks \"{text}\"");
+        }
+        let png = image::open(folder.path().join(stem).with_extension("png")).unwrap().to_rgb8();
+        assert_eq!(png.dimensions(), (1600, 1024));
+        let inked = png.pixels().filter(|pixel| pixel.0.iter().any(|&channel| channel < 128)).count();
+        assert!(inked > 5_000, "{stem}.png holds {inked} dark pixels");
+    }
+}
+
+#[test]
+fn plots_of_one_candidate_are_drawn_and_plots_without_data_left_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let objective = "latency".parse().unwrap();
+    let plots = write_plots(&searched(1), &objective, folder.path()).unwrap();
+    assert_eq!((plots.written.len(), plots.left_out.len()), (6, 0));
+    let folder = tempfile::tempdir().unwrap();
+    let bare = [trial(0, Some(0.5), Scores { accuracy: Some(0.5), ..Scores::default() })];
+    let plots = write_plots(&bare, &objective, folder.path()).unwrap();
+    assert_eq!(files_in(folder.path()), ["best-so-far.png", "best-so-far.svg"]);
+    assert_eq!(plots.left_out.len(), 2);
+    let folder = tempfile::tempdir().unwrap();
+    assert_eq!(write_plots(&trials()[1..2], &objective, folder.path()).unwrap().left_out.len(), 3);
+    assert_eq!(files_in(folder.path()), [""; 0]);
+}
+
+#[test]
+fn the_pareto_front_holds_the_undominated_finished_trials() {
+    let at = |number: u64, latency_ms: f64, accuracy: f64| {
+        trial(
+            number,
+            Some(0.0),
+            Scores { accuracy: Some(accuracy), latency_ms: Some(latency_ms), ..Scores::default() },
+        )
+    };
+    let mut trials =
+        vec![at(0, 2.0, 0.5), at(1, 1.0, 0.4), at(2, 1.0, 0.3), at(3, 3.0, 0.5), at(4, 2.0, 0.5)];
+    trials.extend([at(5, 4.0, 0.9), at(6, 0.1, 0.1), trial(7, None, at(7, 0.0, 1.0).scores)]);
+    trials.push(trial(8, Some(1.0), Scores { accuracy: Some(1.0), ..Scores::default() }));
+    let front: Vec<u64> = pareto_front(&trials).iter().map(|trial| trial.number).collect();
+    assert_eq!(front, [6, 1, 0, 5]);
+    let searched = searched(200);
+    let front = pareto_front(&searched);
+    let scores = |trial: &Trial| (trial.scores.latency_ms.unwrap(), trial.scores.accuracy.unwrap());
+    for trial in searched.iter().filter(|trial| trial.state == TrialState::Finished) {
+        let (latency, accuracy) = scores(trial);
+        let dominated = front
+            .iter()
+            .map(|f| scores(f))
+            .any(|(l, a)| l <= latency && a >= accuracy && (l < latency || a > accuracy));
+        assert_eq!(dominated, !front.iter().any(|f| f.number == trial.number), "trial {}", trial.number);
+    }
+}

@@ -1,0 +1,51 @@
+//! The plots of a study.
+
+use super::canvas::save;
+use super::noise::NoiseFigure;
+use super::pareto::ParetoFigure;
+use super::progress::ProgressFigure;
+use crate::Result;
+use crate::search::Objective;
+use crate::study::{Trial, TrialState};
+use std::path::{Path, PathBuf};
+
+/// What [`write_plots`] did.
+#[derive(Debug, Default)]
+pub struct Plots {
+    /// Files that were written.
+    pub written: Vec<PathBuf>,
+    /// Plots that were left out, with the reason.
+    pub left_out: Vec<String>,
+}
+
+/// Writes `accuracy-latency`, `best-so-far` and `clean-noisy`, each as PNG and SVG, into `folder`.
+///
+/// # Errors
+/// A file cannot be written; earlier ones stay whole.
+pub fn write_plots(trials: &[Trial], objective: &Objective, folder: &Path) -> Result<Plots> {
+    let winner = trials
+        .iter()
+        .filter(|trial| trial.state == TrialState::Finished)
+        .filter_map(|trial| Some((trial, trial.value?)))
+        .max_by(|(a, x), (b, y)| x.total_cmp(y).then(b.number.cmp(&a.number)))
+        .map(|(trial, _)| trial);
+    let mut plots = Plots::default();
+    let mut add = |name: &str, files: Option<Result<Vec<PathBuf>>>, reason: &str| {
+        match files {
+            Some(files) => plots.written.extend(files?),
+            None => plots.left_out.push(format!("{name}: {reason}")),
+        }
+        Ok::<(), crate::Error>(())
+    };
+    let name = "accuracy-latency";
+    let files = ParetoFigure::new(trials, winner).map(|figure| save(&figure, &folder.join(name)));
+    add(name, files, "no finished candidate has an accuracy and a latency")?;
+    let name = "best-so-far";
+    let files =
+        ProgressFigure::new(trials, objective, winner).map(|figure| save(&figure, &folder.join(name)));
+    add(name, files, "no candidate is finished")?;
+    let name = "clean-noisy";
+    let files = NoiseFigure::new(trials, winner).map(|figure| save(&figure, &folder.join(name)));
+    add(name, files, "no finished candidate was scored under noise")?;
+    Ok(plots)
+}

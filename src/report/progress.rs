@@ -1,0 +1,128 @@
+//! The best candidate so far, over trials and over time.
+
+use super::canvas::{Axis, BLUE, Canvas, Drawn, Figure, Mark, ORANGE, RED_STAR, opacity};
+use crate::search::{Metric, Objective};
+use crate::study::{Trial, TrialState};
+use plotters::prelude::{Color, DrawingBackend};
+use std::ops::Range;
+
+/// Best so far over trials and over time.
+pub(super) struct ProgressFigure {
+    /// Trial, time, value as shown.
+    points: Vec<(f64, f64, f64)>,
+    value: Shown,
+    time: (&'static str, f64),
+    winner: Option<(u64, f64, f64, f64)>,
+    explanation: String,
+}
+
+/// How an objective's value is shown: a lone score in its own unit, anything else as it is.
+struct Shown {
+    label: String,
+    factor: f64,
+    bounds: Range<f64>,
+    suffix: &'static str,
+}
+
+impl Shown {
+    fn new(objective: &Objective) -> Shown {
+        let any = f64::NEG_INFINITY..f64::INFINITY;
+        let shown = |label: &str, factor: f64, bounds: Range<f64>, suffix: &'static str| Shown {
+            label: label.into(),
+            factor,
+            bounds,
+            suffix,
+        };
+        match objective.terms() {
+            [(metric, weight)] if weight.abs() == 1.0 => match metric {
+                Metric::Accuracy => shown("Accuracy (%)", 100.0, 0.0..100.0, " %"),
+                Metric::Robustness => shown("Accuracy under noise (%)", 100.0, 0.0..100.0, " %"),
+                Metric::Latency => shown("Latency (ms)", -1.0, 0.0..f64::INFINITY, " ms"),
+                Metric::Loss => shown("Cross entropy (nats)", -1.0, 0.0..f64::INFINITY, ""),
+                Metric::Params => shown("Parameters (millions)", -1.0, 0.0..f64::INFINITY, " M"),
+                Metric::Macs => shown("Multiply-accumulates (millions)", -1.0, 0.0..f64::INFINITY, " M"),
+            },
+            _ => shown("Objective", 1.0, any, ""),
+        }
+    }
+}
+
+impl ProgressFigure {
+    /// Nothing if no trial is finished.
+    pub(super) fn new(
+        trials: &[Trial],
+        objective: &Objective,
+        winner: Option<&Trial>,
+    ) -> Option<ProgressFigure> {
+        let value = Shown::new(objective);
+        let last = trials.iter().filter_map(|trial| trial.elapsed_s).fold(0.0, f64::max);
+        let time = match last {
+            ..300.0 => ("Search time (s)", 1.0),
+            300.0..10_800.0 => ("Search time (min)", 60.0),
+            _ => ("Search time (h)", 3_600.0),
+        };
+        let place = |trial: &Trial| {
+            Some((trial.number as f64, trial.elapsed_s? / time.1, trial.value? * value.factor))
+        };
+        let points: Vec<(f64, f64, f64)> = trials.iter().filter_map(place).collect();
+        let count = |state: TrialState| trials.iter().filter(|trial| trial.state == state).count();
+        let explanation = format!(
+            "objective {objective}: {} candidates finished, {} failed, {} rejected",
+            points.len(),
+            count(TrialState::Failed),
+            count(TrialState::Rejected)
+        );
+        let winner = winner.and_then(|trial| {
+            let (number, time, value) = place(trial)?;
+            Some((trial.number, number, time, value))
+        });
+        (!points.is_empty()).then_some(ProgressFigure { points, value, time, winner, explanation })
+    }
+
+    /// The best so far as stairs, from points sorted by `x`.
+    fn stairs(&self, mut points: Vec<(f64, f64)>, end: f64) -> Vec<(f64, f64)> {
+        points.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let sign = self.value.factor.signum();
+        let mut stairs: Vec<(f64, f64)> = Vec::new();
+        for (x, value) in points {
+            match stairs.last() {
+                Some(&(_, best)) if sign * value <= sign * best => {}
+                Some(&(_, best)) => stairs.extend([(x, best), (x, value)]),
+                None => stairs.push((x, value)),
+            }
+        }
+        stairs.extend(stairs.last().map(|&(_, best)| (end, best)));
+        stairs
+    }
+}
+
+impl Figure for ProgressFigure {
+    fn draw<DB: DrawingBackend>(&self, canvas: &Canvas<DB>) -> Drawn {
+        let y = Axis::around(&self.value.label, self.points.iter().map(|p| p.2), self.value.bounds.clone());
+        let dot = Mark::Dot(BLUE.mix(opacity(self.points.len())), 3.2);
+        let line = Mark::Line(ORANGE.mix(1.0));
+        let mut legend = vec![(dot, "candidate".to_string()), (line, "best so far".to_string())];
+        if let Some((number, _, _, value)) = self.winner {
+            let decimals = if self.value.suffix.is_empty() { 4 } else { 2 };
+            legend
+                .push((RED_STAR, format!("best: trial {number} ({value:.decimals$}{})", self.value.suffix)));
+        }
+        canvas.head("Best candidate so far", &self.explanation, &legend)?;
+        let body = canvas.body();
+        let (left, right) = body.split_horizontally(body.dim_in_pixel().0 / 2);
+        let by_trial = |p: &(f64, f64, f64)| (p.0, p.2);
+        let by_time = |p: &(f64, f64, f64)| (p.1, p.2);
+        type Place = fn(&(f64, f64, f64)) -> (f64, f64);
+        let panels: [(_, &str, Place); 2] = [(left, "Trial", by_trial), (right, self.time.0, by_time)];
+        for (area, label, place) in panels {
+            let points: Vec<(f64, f64)> = self.points.iter().map(place).collect();
+            let x = Axis::around(label, points.iter().map(|p| p.0), 0.0..f64::INFINITY);
+            let mut chart = canvas.chart(&area, &x, &y)?;
+            canvas.points(&mut chart, dot, &points)?;
+            canvas.points(&mut chart, line, &self.stairs(points, x.range.end))?;
+            let winner = self.winner.map(|(_, number, time, value)| place(&(number, time, value)));
+            canvas.points(&mut chart, RED_STAR, winner.as_slice())?;
+        }
+        Ok(())
+    }
+}
