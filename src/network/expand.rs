@@ -99,10 +99,10 @@ pub fn expand_at(arch: &CellArchitecture, num_classes: usize, size: [usize; 2]) 
     };
 
     let logits = head(&mut b, arch, num_classes, features)?;
-    if let Some(rectified) = stem.rectified {
-        if b.ancestors(logits)[rectified.by.0] {
-            b.rewire(rectified.from, rectified.to);
-        }
+    if let Some(rectified) = stem.rectified
+        && b.ancestors(logits)[rectified.by.0]
+    {
+        b.rewire(rectified.from, rectified.to);
     }
     b.finish(logits, arch.n_cells)
 }

@@ -16,8 +16,8 @@ pub(super) enum Module {
     Chain(Vec<OpKind>),
     /// ReLU, two strided 1x1 convolutions on grids shifted by one pixel, concatenation, norm.
     FactorisedReduction { halves: [OpKind; 2], norm: Option<OpKind> },
-    /// Pre-norm transformer block.
-    Attention { norms: [OpKind; 2], qkv: OpKind, attention: OpKind, out: OpKind, feed_forward: [OpKind; 2] },
+    /// Pre-norm transformer block: each of the two chains is added to its input.
+    Attention { attend: Vec<OpKind>, feed_forward: Vec<OpKind> },
     /// Squeeze-and-excitation; strided after the product.
     SqueezeExcitation { fc1: OpKind, fc2: OpKind, stride: usize },
 }
@@ -136,10 +136,10 @@ impl Module {
         let inner = HEADS * head_dim;
         let qkv = b.linear(&format!("{name}.to_qkv"), [3 * inner, c], false);
         let out = b.linear(&format!("{name}.to_out.0"), [c, inner], true);
-        let norms = ["ln1", "ln2"].map(|norm| b.layer_norm(&format!("{name}.{norm}"), c));
-        let feed_forward = [0, 3].map(|layer| b.linear(&format!("{name}.ff.net.{layer}"), [c, c], true));
-        let attention = OpKind::Attention { heads: HEADS, head_dim };
-        Ok(Module::Attention { norms, qkv, attention, out, feed_forward })
+        let [ln1, ln2] = ["ln1", "ln2"].map(|norm| b.layer_norm(&format!("{name}.{norm}"), c));
+        let [ff1, ff2] = [0, 3].map(|layer| b.linear(&format!("{name}.ff.net.{layer}"), [c, c], true));
+        let attend = vec![ln1, qkv, OpKind::Attention { heads: HEADS, head_dim }, out];
+        Ok(Module::Attention { attend, feed_forward: vec![ln2, ff1, OpKind::Gelu, ff2] })
     }
 
     /// Runs the module on `x`.
@@ -159,10 +159,10 @@ impl Module {
                 let joined = b.push(OpKind::Concat, &[first, second])?;
                 b.chain(norm, joined)
             }
-            Module::Attention { norms: [ln1, ln2], qkv, attention, out, feed_forward: [ff1, ff2] } => {
-                let attended = b.chain([ln1, qkv, attention, out], x)?;
+            Module::Attention { attend, feed_forward } => {
+                let attended = b.chain(attend, x)?;
                 let x = b.push(OpKind::Add, &[attended, x])?;
-                let fed = b.chain([ln2, ff1, OpKind::Gelu, ff2], x)?;
+                let fed = b.chain(feed_forward, x)?;
                 b.push(OpKind::Add, &[fed, x])
             }
             Module::SqueezeExcitation { fc1, fc2, stride } => {
