@@ -106,10 +106,9 @@ impl Space {
         child: impl Fn(&Space, &mut ChaCha8Rng) -> Option<CellArchitecture>,
     ) -> Result<CellArchitecture> {
         for _ in 0..MAX_TRIES {
-            if let Some(child) = child(self, rng) {
-                if self.check_settings(&child).is_ok() && self.refusal(&child)?.is_none() {
-                    return Ok(child);
-                }
+            let Some(child) = child(self, rng) else { continue };
+            if self.check_settings(&child).is_ok() && self.refusal(&child)?.is_none() {
+                return Ok(child);
             }
         }
         self.sample(rng)
