@@ -5,7 +5,7 @@
 //! values, in double precision), `id|mean_embedding`, and `id|logits` where the images fit the architecture.
 
 use crate::checkpoint::{read_tensors, write_tensors};
-use crate::execute::{CandleExecutor, Executor, Mode};
+use crate::execute::{Executor, Mode, NativeExecutor};
 use crate::ghn::Ghn;
 use crate::graph::Graph;
 use crate::network::{Network, build};
@@ -14,7 +14,6 @@ use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 
 /// Samples of each tensor.
 const SAMPLES: usize = 32;
@@ -72,8 +71,9 @@ impl Predictions {
         if let Some(images) = &self.images
             && images.shape == network.input_shape()
         {
+            let [c, h, w] = images.shape;
             let classes = network.num_classes();
-            let mut executor = CandleExecutor::new(Arc::new(network), Device::Cpu);
+            let mut executor = NativeExecutor::<f32>::new(&network, images.values.len() / (c * h * w))?;
             let logits: Vec<f32> = executor.logits(&params, &images.values, Mode::Evaluate)?;
             let shape = (logits.len() / classes, classes);
             self.tensors.insert(format!("{id}|logits"), Tensor::from_vec(logits, shape, cpu)?);
