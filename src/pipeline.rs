@@ -1,1 +1,175 @@
-//! Genotype in, scores out.
+//! Genotype in, scores out: the whole flow in one readable function, [`GhnEvaluator::score`].
+//!
+//! Images, noise and the hypernetwork are loaded once and shared by all candidates; a candidate costs its graph,
+//! one pass of the hypernetwork, and forward passes of its own.
+
+use crate::execute::NativeExecutor;
+use crate::ghn::Ghn;
+use crate::graph::Graph;
+use crate::images::{self, NoiseBank, PreparedImages};
+use crate::network::{Network, expand};
+use crate::score::{self, LatencyOptions, Scores};
+use crate::search::Evaluator;
+use crate::space::CellArchitecture;
+use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+use std::time::Instant;
+
+/// How candidates are scored. Two studies with equal settings and weights give equal scores, but for times.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EvaluationSettings {
+    /// Checkpoint of the hypernetwork; none is the bundled one.
+    pub ghn: Option<PathBuf>,
+    /// Data set: a name or a folder.
+    pub images: String,
+    /// Validation images that accuracies are measured on.
+    pub eval_images: usize,
+    /// Images of a forward pass; norm layers use the statistics of this many images.
+    pub batch: usize,
+    /// Standard deviations of the Gaussian noise on pixels in `[0, 1]`.
+    pub noise_levels: Vec<f64>,
+    /// Seed of the noise bank.
+    pub noise_seed: u64,
+    /// Images of a timed forward pass.
+    pub latency_batch: usize,
+    /// Threads of a timed forward pass.
+    pub latency_threads: usize,
+    /// Whether forward passes are timed at all.
+    pub measure_latency: bool,
+}
+
+/// Time that the timed forward passes of a candidate take at least, ms.
+const LATENCY_MS: f64 = 60.0;
+
+/// Scores architectures with weights that a hypernetwork predicts.
+pub struct GhnEvaluator {
+    settings: EvaluationSettings,
+    ghn: Ghn,
+    classes: usize,
+    size: [usize; 2],
+    clean: PreparedImages,
+    noisy: NoiseBank,
+    timed: PreparedImages,
+    timing: LatencyOptions,
+    timing_pool: rayon::ThreadPool,
+}
+
+impl GhnEvaluator {
+    /// Loads the hypernetwork and prepares the images and their noisy versions.
+    ///
+    /// # Errors
+    /// If a file cannot be read, a setting is out of range, or checkpoint and images differ in their classes.
+    pub fn new(settings: EvaluationSettings) -> Result<GhnEvaluator> {
+        for (flag, value) in [
+            ("--eval-images", settings.eval_images),
+            ("--batch", settings.batch),
+            ("--latency-batch", settings.latency_batch),
+            ("--latency-threads", settings.latency_threads),
+        ] {
+            if value == 0 {
+                return Err(Error::Config(format!("{flag} is 0, expected at least 1")));
+            }
+        }
+        let ghn = match &settings.ghn {
+            Some(path) => Ghn::load(path)?,
+            None => Ghn::bundled()?,
+        };
+        let data = images::open(&settings.images)?;
+        let classes = data.classes().len();
+        if classes != ghn.config().num_classes {
+            return Err(Error::Config(format!(
+                "the hypernetwork predicts classifiers of {} classes, {} has {classes}",
+                ghn.config().num_classes,
+                settings.images
+            )));
+        }
+        let clean = data.validation.prepare(settings.eval_images)?;
+        let noisy = NoiseBank::new(
+            &data.validation,
+            settings.eval_images,
+            &settings.noise_levels,
+            settings.noise_seed,
+        )?;
+        let timed = data.validation.prepare(settings.latency_batch)?;
+        let timing =
+            LatencyOptions { batch: settings.latency_batch, min_ms: LATENCY_MS, ..Default::default() };
+        let [_, height, width] = data.validation.batch_shape();
+        let timing_pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(settings.latency_threads)
+            .build()
+            .map_err(|e| Error::Config(format!("--latency-threads {}: {e}", settings.latency_threads)))?;
+        Ok(GhnEvaluator {
+            settings,
+            ghn,
+            classes,
+            size: [height, width],
+            clean,
+            noisy,
+            timed,
+            timing,
+            timing_pool,
+        })
+    }
+
+    /// The hypernetwork.
+    pub fn ghn(&self) -> &Ghn {
+        &self.ghn
+    }
+
+    fn network(&self, arch: &CellArchitecture) -> Result<Network> {
+        let network = expand(arch, self.classes)?;
+        let [_, height, width] = network.input_shape();
+        if [height, width] != self.size {
+            return Err(Error::Architecture(format!(
+                "built for {height}x{width} input, the images are {}x{}",
+                self.size[0], self.size[1]
+            )));
+        }
+        Ok(network)
+    }
+
+    /// Genotype, network, graph, weights, images, scores.
+    ///
+    /// # Errors
+    /// If the architecture cannot be built, or its predicted weights or logits are not finite.
+    pub fn score(&self, arch: &CellArchitecture) -> Result<Scores> {
+        let started = Instant::now();
+        let network = self.network(arch)?;
+        let graph = Graph::of(&network);
+        let params = self.ghn.predict_batch(&[(&network, &graph)])?.params.to_vec1::<f32>()?;
+        let predict_ms = started.elapsed().as_secs_f64() * 1e3;
+        let batch = self.settings.batch.min(self.clean.len());
+        let mut executor = NativeExecutor::<f32>::new(&network, batch.max(self.settings.latency_batch))?;
+        let mut scores = Scores { predict_ms: Some(predict_ms), ..costs(&network) };
+        scores.set_accuracy(&score::accuracy(&mut executor, &params, &self.clean, batch)?);
+        scores.set_noise(score::noise_accuracy(&mut executor, &params, &self.noisy, batch)?);
+        if self.settings.measure_latency {
+            let timed = || score::latency(&mut executor, &params, &self.timed, &self.timing);
+            scores.set_latency(&self.timing_pool.install(timed)?);
+        }
+        Ok(scores)
+    }
+}
+
+/// What is known of a network without running it.
+fn costs(network: &Network) -> Scores {
+    let cost = network.cost();
+    Scores {
+        params: Some(cost.params),
+        macs: Some(cost.macs),
+        peak_activations: Some(cost.peak_activations),
+        ..Scores::default()
+    }
+}
+
+impl Evaluator for GhnEvaluator {
+    fn cost(&self, arch: &CellArchitecture) -> Result<Scores> {
+        Ok(costs(&self.network(arch)?))
+    }
+
+    fn evaluate(&self, arch: &CellArchitecture, _seed: u64) -> Result<Scores> {
+        self.score(arch)
+    }
+}

@@ -19,6 +19,9 @@ const VERSION_KEY: &str = "foretell.ghn";
 /// The version that is written, and the only one that is read.
 const VERSION: &str = "1";
 
+/// The checkpoint of [`Ghn::bundled`].
+const BUNDLED: &[u8] = include_bytes!("../../data/ghn2-fashion.safetensors");
+
 /// A hypernetwork with what else its file holds.
 #[derive(Clone, Debug)]
 pub struct Checkpoint {
@@ -52,6 +55,15 @@ impl Ghn {
     /// See [`Checkpoint::read`].
     pub fn load(path: impl AsRef<Path>) -> Result<Ghn> {
         Ok(Checkpoint::read(path)?.ghn)
+    }
+
+    /// The hypernetwork that comes with the program: GHN-2 trained on Fashion-MNIST over the small search space
+    /// (`experiments/train-ghn2-fashion.toml`).
+    ///
+    /// # Errors
+    /// None unless the program was built from a damaged tree.
+    pub fn bundled() -> Result<Ghn> {
+        Ok(from_safetensors(Path::new("bundled/ghn2-fashion.safetensors"), BUNDLED)?.ghn)
     }
 
     /// Writes tensors and settings as safetensors, as a whole or not at all.

@@ -5,8 +5,11 @@ mod deepnets;
 mod fixture;
 mod fixture_predictions;
 mod ghn;
+mod interrupt;
 mod predict;
 mod space;
+mod threads;
+mod train_ghn;
 
 use clap::{Parser, Subcommand};
 
@@ -35,6 +38,8 @@ pub enum Command {
     Ghn(ghn::Args),
     /// Predict the weights of an architecture
     Predict(predict::Args),
+    /// Train a graph hypernetwork on architectures drawn on the fly
+    TrainGhn(train_ghn::Args),
 }
 
 /// Runs one command.
@@ -46,5 +51,6 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Fixture(args) => fixture::run(args),
         Command::Ghn(args) => ghn::run(args),
         Command::Predict(args) => predict::run(args),
+        Command::TrainGhn(args) => train_ghn::run(args),
     }
 }

@@ -11,12 +11,14 @@ mod noise;
 mod pareto;
 mod plots;
 mod progress;
+mod training;
 
 pub use files::{write_csv, write_parquet};
 pub use frame::frame;
 pub use leaderboard::{Leaderboard, SortKey};
 pub use pareto::pareto_front;
 pub use plots::{Plots, write_plots};
+pub use training::training_plot;
 
 #[cfg(test)]
 mod tests;

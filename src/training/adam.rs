@@ -146,13 +146,18 @@ impl Adam {
     ///
     /// # Errors
     /// If a moment is missing or has another length than its variable.
-    pub fn restore(&mut self, tensors: &BTreeMap<String, Tensor>, steps: &BTreeMap<String, u64>) -> Result<()> {
+    pub fn restore(
+        &mut self,
+        tensors: &BTreeMap<String, Tensor>,
+        steps: &BTreeMap<String, u64>,
+    ) -> Result<()> {
         self.moments.clear();
         for (name, var) in &self.vars {
             let Some(&steps) = steps.get(name) else { continue };
             let moment = |kind: &str| -> Result<Vec<f64>> {
                 let key = format!("{name}|{kind}");
-                let tensor = tensors.get(&key).ok_or_else(|| Error::Tensor(format!("optimiser state lacks {key}")))?;
+                let tensor =
+                    tensors.get(&key).ok_or_else(|| Error::Tensor(format!("optimiser state lacks {key}")))?;
                 let found = values(tensor)?;
                 if found.len() != var.elem_count() {
                     return Err(Error::Tensor(format!(

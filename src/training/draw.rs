@@ -6,7 +6,7 @@
 use super::config::ArchitecturesConfig;
 use crate::graph::Graph;
 use crate::network::{Network, expand};
-use crate::space::{CellArchitecture, Space, arch_hash};
+use crate::space::{ArchHash, CellArchitecture, Space, arch_hash, training_width};
 use crate::{Error, Result};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -49,7 +49,7 @@ pub struct ArchitectureSource {
     seed: u64,
     num_classes: usize,
     held_out: Vec<Candidate>,
-    held_out_hashes: BTreeSet<String>,
+    held_out_hashes: BTreeSet<ArchHash>,
 }
 
 impl ArchitectureSource {
@@ -66,7 +66,7 @@ impl ArchitectureSource {
         let spaces = config
             .spaces
             .iter()
-            .map(|entry| Ok((Space::open(&entry.space)?, entry.share)))
+            .map(|entry| Ok((Space::find(&entry.space)?, entry.share)))
             .collect::<Result<Vec<_>>>()?;
         let mut source = ArchitectureSource {
             spaces,
@@ -89,7 +89,7 @@ impl ArchitectureSource {
                     )));
                 }
                 let arch = source.draw_one(index, &mut rng)?;
-                if source.held_out_hashes.insert(arch_hash(&arch).to_string()) {
+                if source.held_out_hashes.insert(arch_hash(&arch)) {
                     let candidate = source.candidate(arch)?;
                     source.held_out.push(candidate);
                 }
@@ -119,7 +119,7 @@ impl ArchitectureSource {
                     at < 0.0
                 });
                 let arch = self.draw_one(index.unwrap_or(self.spaces.len() - 1), &mut rng)?;
-                if !self.held_out_hashes.contains(&arch_hash(&arch).to_string()) {
+                if !self.held_out_hashes.contains(&arch_hash(&arch)) {
                     batch.push(self.candidate(arch)?);
                 }
             }
@@ -134,14 +134,18 @@ impl ArchitectureSource {
     }
 
     fn draw_one(&self, space: usize, rng: &mut ChaCha8Rng) -> Result<CellArchitecture> {
-        let space = &self.spaces[space].0;
-        let arch = space.sample(rng)?;
-        if self.config.reference_width { space.training_width(arch, rng) } else { Ok(arch) }
+        let mut arch = self.spaces[space].0.sample(rng)?;
+        if self.config.reference_width {
+            (arch.channels, arch.fc_dim) = (32, 256);
+            let n_params = expand(&arch, 10)?.n_params_unpruned();
+            (arch.channels, arch.fc_dim) = training_width(&arch, n_params, rng);
+        }
+        Ok(arch)
     }
 
     fn candidate(&self, arch: CellArchitecture) -> Result<Candidate> {
         let network = expand(&arch, self.num_classes)?;
-        let graph = Graph::of(&network)?;
+        let graph = Graph::of(&network);
         Ok(Candidate { arch, network, graph })
     }
 }

@@ -11,11 +11,10 @@ use crate::execute::{Executor, Mode, NativeExecutor};
 use crate::ghn::Ghn;
 use crate::images::{Augmentation, BatchState, DataSet, PreparedImages, TrainingBatches};
 use crate::{Error, Result};
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use rand::RngExt;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
 
 /// What one optimiser step did.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -71,13 +70,7 @@ impl Trainer {
     /// # Errors
     /// If spaces, images and hypernetwork do not fit together.
     pub fn new(config: TrainConfig, data: &DataSet) -> Result<Trainer> {
-        let train = data.train.clone().ok_or_else(|| {
-            Error::Config(format!(
-                "{} has no training images here (the bundled slice holds validation and test images only); \
-                 run `foretell data fetch fashion-mnist`, or name a folder that holds the full set",
-                config.images.source
-            ))
-        })?;
+        let train = data.training()?.clone();
         let classes = train.classes().len();
         if classes != config.ghn.num_classes {
             return Err(Error::Config(format!(
@@ -89,9 +82,13 @@ impl Trainer {
         let adam = Adam::new(config.optimizer.clone(), ghn.vars());
         let augmentation = if config.images.augment { Augmentation::default() } else { Augmentation::NONE };
         let batches =
-            TrainingBatches::new(Arc::new(train), config.images.batch, augmentation, BatchState::new(config.seed))?;
-        let source =
-            ArchitectureSource::new(&config.architectures, config.seed, classes, config.evaluation.architectures)?;
+            TrainingBatches::new(train, config.images.batch, augmentation, BatchState::new(config.seed))?;
+        let source = ArchitectureSource::new(
+            &config.architectures,
+            config.seed,
+            classes,
+            config.evaluation.architectures,
+        )?;
         let validation = data.validation.prepare(config.evaluation.images)?;
         Ok(Trainer { config, ghn, adam, batches, step: 0, skips_in_a_row: 0, source, validation })
     }
@@ -157,31 +154,29 @@ impl Trainer {
     /// Mean loss of the meta-batch, differentiable by the GHN's weights.
     fn loss(&self, candidates: &[Candidate], images: &[f32], labels: &[u8]) -> Result<Tensor> {
         let inputs: Vec<_> = candidates.iter().map(|c| (&c.network, &c.graph)).collect();
-        let predictions = self.ghn.predict(&inputs)?;
+        let prediction = self.ghn.predict_batch(&inputs)?;
+        let params = prediction.params.to_vec1::<f32>()?;
+        let mut gradient = vec![0f32; params.len()];
         let mut seeds = stream(self.config.seed, Purpose::Dropout, self.step);
-        let work = candidates
-            .iter()
-            .zip(&predictions)
-            .map(|(candidate, prediction)| {
-                Ok((&candidate.network, prediction.params.to_vec1::<f32>()?, seeds.random::<u64>()))
-            })
-            .collect::<Result<Vec<_>>>()?;
-        // Networks side by side: each is too small to keep all threads busy by itself.
-        let results = work
-            .into_par_iter()
-            .map(|(network, params, dropout_seed)| {
-                let mut executor = NativeExecutor::<f32>::new(network, labels.len())?;
-                let mut gradient = vec![0f32; params.len()];
-                let mode = Mode::Train { dropout_seed };
-                let loss = executor.loss_and_gradient(&params, images, labels, mode, &mut gradient)?;
-                Ok((f64::from(loss), gradient))
-            })
-            .collect::<Result<Vec<_>>>()?;
-        let mut total = Tensor::zeros((), candle_core::DType::F32, &Device::Cpu)?;
-        for (prediction, (loss, gradient)) in predictions.iter().zip(results) {
-            total = (total + attach_gradient(&prediction.params, loss, gradient)?)?;
+        let mut work = Vec::with_capacity(candidates.len());
+        let mut rest = gradient.as_mut_slice();
+        for (candidate, range) in candidates.iter().zip(&prediction.ranges) {
+            let (gradient, after) = std::mem::take(&mut rest).split_at_mut(range.len());
+            rest = after;
+            work.push((&candidate.network, &params[range.clone()], gradient, seeds.random::<u64>()));
         }
-        Ok((total / candidates.len() as f64)?)
+        // Networks side by side: each is too small to keep all threads busy by itself.
+        let losses = work
+            .into_par_iter()
+            .map(|(network, params, gradient, dropout_seed)| {
+                let mut executor = NativeExecutor::<f32>::new(network, labels.len())?;
+                let mode = Mode::Train { dropout_seed };
+                Ok(f64::from(executor.loss_and_gradient(params, images, labels, mode, gradient)?))
+            })
+            .collect::<Result<Vec<f64>>>()?;
+        let networks = candidates.len() as f64;
+        gradient.iter_mut().for_each(|g| *g /= networks as f32);
+        attach_gradient(&prediction.params, losses.iter().sum::<f64>() / networks, gradient)
     }
 
     /// Accuracies of the held-out architectures on validation images.
@@ -203,8 +198,8 @@ impl Trainer {
     }
 
     fn accuracy(&self, candidate: &Candidate) -> Result<f64> {
-        let prediction = self.ghn.predict(&[(&candidate.network, &candidate.graph)])?;
-        let params = prediction[0].params.to_vec1::<f32>()?;
+        let prediction = self.ghn.predict_batch(&[(&candidate.network, &candidate.graph)])?;
+        let params = prediction.params.to_vec1::<f32>()?;
         let batch = self.config.images.batch.min(self.validation.len());
         let mut executor = NativeExecutor::<f32>::new(&candidate.network, batch)?;
         let (mut right, mut seen) = (0usize, 0usize);

@@ -1,0 +1,93 @@
+//! Runs a training to its end: steps, evaluations, checkpoints, metrics.
+//!
+//! The run's folder holds `config.toml` (resolved), `checkpoint.safetensors` (everything needed to resume),
+//! `metrics.csv`, `last.safetensors` and `best.safetensors` (the GHN alone; best by held-out mean accuracy).
+
+use super::config::TrainConfig;
+use super::metrics::Metrics;
+use super::trainer::{HeldOutReport, StepReport, Trainer};
+use crate::files::write_atomically;
+use crate::images::DataSet;
+use crate::{Error, Result};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+/// Is told what happens in a run.
+pub trait Observer {
+    /// A step was taken.
+    fn step(&mut self, report: &StepReport, total: u64);
+    /// The held-out architectures were evaluated.
+    fn held_out(&mut self, report: &HeldOutReport, best: f64);
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// All steps were taken.
+    Finished,
+    /// It was stopped and can be resumed.
+    Stopped,
+}
+
+/// Trains in `folder` until the configured number of steps is reached or `stop` becomes true.
+///
+/// # Errors
+/// If the folder holds a run and `resume` is false, or none and `resume` is true; if files cannot be written, or
+/// training fails. The last checkpoint stays whole.
+pub fn fit_ghn(
+    config: TrainConfig,
+    data: &DataSet,
+    folder: &Path,
+    resume: bool,
+    stop: &AtomicBool,
+    observer: &mut dyn Observer,
+) -> Result<Ending> {
+    let checkpoint = folder.join("checkpoint.safetensors");
+    let (mut trainer, mut best) = match (checkpoint.exists(), resume) {
+        (true, true) => Trainer::resume(&checkpoint, config, data)?,
+        (false, false) => (Trainer::new(config, data)?, None),
+        (true, false) => {
+            return Err(Error::Config(format!(
+                "{} holds a training run; continue it with --resume, or choose another folder with --out",
+                folder.display()
+            )));
+        }
+        (false, true) => {
+            return Err(Error::Config(format!("--resume: {} holds no training run", folder.display())));
+        }
+    };
+    std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+    let resolved = toml::to_string(trainer.config()).expect("a checked configuration serialises");
+    write_atomically(folder.join("config.toml"), resolved.as_bytes())?;
+    let mut metrics = Metrics::open(&folder.join("metrics.csv"), trainer.steps_taken())?;
+    let total = trainer.config().steps;
+    while trainer.steps_taken() < total {
+        if stop.load(Ordering::Relaxed) {
+            trainer.save(&checkpoint, best)?;
+            return Ok(Ending::Stopped);
+        }
+        let started = Instant::now();
+        let report = trainer.step()?;
+        let seconds = started.elapsed().as_secs_f64();
+        observer.step(&report, total);
+        let taken = trainer.steps_taken();
+        let evaluated = if taken.is_multiple_of(trainer.config().evaluation.every) || taken == total {
+            let held_out = trainer.evaluate()?;
+            trainer.ghn().save(&folder.join("last.safetensors"))?;
+            if best.is_none_or(|best| held_out.mean > best) {
+                best = Some(held_out.mean);
+                trainer.ghn().save(&folder.join("best.safetensors"))?;
+            }
+            observer.held_out(&held_out, best.unwrap_or(held_out.mean));
+            Some(held_out)
+        } else {
+            None
+        };
+        metrics.append(&report, seconds, evaluated.as_ref())?;
+        if taken.is_multiple_of(trainer.config().checkpoint_every) || taken == total {
+            trainer.save(&checkpoint, best)?;
+        }
+    }
+    Ok(Ending::Finished)
+}
