@@ -1,13 +1,17 @@
-//! The executors against PyTorch, op by op: logits, loss and gradients (fixture made by `tests/scripts/torch_ops.py`).
+//! The executors against PyTorch: op by op with gradients (fixture made by `tests/scripts/torch_ops.py`), and
+//! whole networks with predicted weights (logits of the reference).
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Read;
 use std::sync::Arc;
 
 use candle_core::{Device, WithDType};
+use flate2::read::GzDecoder;
 use foretell::execute::{CandleExecutor, Executor, Mode, Real};
-use foretell::network::Network;
-use safetensors::SafeTensors;
+use foretell::network::{Network, build};
+use foretell::space::ArchRecord;
+use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -21,10 +25,21 @@ fn fixture(name: &str) -> Vec<u8> {
     fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
+fn unpacked(name: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    GzDecoder::new(fixture(name).as_slice()).read_to_end(&mut bytes).unwrap();
+    bytes
+}
+
 fn numbers<T: Real>(tensors: &SafeTensors, name: &str) -> Vec<T> {
     let tensor = tensors.tensor(name).unwrap_or_else(|error| panic!("{name}: {error}"));
-    let chunks = tensor.data().as_chunks::<8>().0;
-    chunks.iter().map(|bytes| T::of(f64::from_le_bytes(*bytes))).collect()
+    match tensor.dtype() {
+        Dtype::F64 => tensor.data().as_chunks().0.iter().map(|b| T::of(f64::from_le_bytes(*b))).collect(),
+        Dtype::F32 => {
+            tensor.data().as_chunks().0.iter().map(|b| T::of(f64::from(f32::from_le_bytes(*b)))).collect()
+        }
+        other => panic!("{name}: {other:?}"),
+    }
 }
 
 /// Absolute differences within `tolerance` times the largest wanted value (at least 1).
@@ -74,4 +89,29 @@ fn candle_equals_torch_in_double_precision() {
 #[test]
 fn candle_equals_torch_in_single_precision() {
     equals_torch::<f32>(candle, 1e-4);
+}
+
+/// Logits of networks whose predicted weights are stored completely (in f32, which limits the agreement).
+fn equals_reference<T: Real>(make: impl Fn(Arc<Network>) -> Box<dyn Executor<T>>) {
+    let records: Vec<ArchRecord> = serde_json::from_slice(&fixture("archs.json")).unwrap();
+    let (inputs, predictions) =
+        (unpacked("inputs.safetensors.gz"), unpacked("predictions/ghn2_random.safetensors.gz"));
+    let images = numbers::<T>(&SafeTensors::deserialize(&inputs).unwrap(), "images");
+    let predictions = SafeTensors::deserialize(&predictions).unwrap();
+    for id in ["bnfree/1", "dense/6", "micro/conv_7x1_1x7", "micro/msa", "train/7"] {
+        let record = records.iter().find(|record| record.id == id).unwrap();
+        let network = build(&record.arch, record.num_classes).unwrap();
+        let weights = unpacked(&format!("full/ghn2_random/{}.safetensors.gz", id.replace('/', "__")));
+        let weights = SafeTensors::deserialize(&weights).unwrap();
+        let params: Vec<T> = network.params.iter().flat_map(|p| numbers::<T>(&weights, &p.name)).collect();
+        let logits = make(Arc::new(network)).logits(&params, &images, Mode::Evaluate).unwrap();
+        let wanted = numbers::<T>(&predictions, &format!("{id}|logits_f64"));
+        assert_close(id, &logits, &wanted, 1e-4);
+    }
+}
+
+#[test]
+fn candle_equals_the_reference_on_whole_networks() {
+    equals_reference::<f32>(candle);
+    equals_reference::<f64>(candle);
 }
