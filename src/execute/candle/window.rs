@@ -39,8 +39,8 @@ impl Window {
     /// A tap of the padded input.
     fn tap(&self, padded: &Tensor, tap: [usize; 2]) -> Result<Tensor> {
         let mut seen = padded.clone();
-        for axis in 0..2 {
-            let (first, steps) = (tap[axis] * self.dilation, self.out[axis]);
+        for (axis, position) in tap.into_iter().enumerate() {
+            let (first, steps) = (position * self.dilation, self.out[axis]);
             seen = seen.narrow(axis + 2, first, (steps - 1) * self.stride[axis] + 1)?;
             seen = every(&seen, axis + 2, self.stride[axis])?;
         }
@@ -50,8 +50,8 @@ impl Window {
     /// The transpose of [`Window::tap`]: the gradient of a padded input of size `[H, W]` from that of a tap.
     fn untap(&self, grad: &Tensor, tap: [usize; 2], padded: [usize; 2]) -> Result<Tensor> {
         let mut grad = grad.clone();
-        for axis in 0..2 {
-            let (first, stride, steps) = (tap[axis] * self.dilation, self.stride[axis], self.out[axis]);
+        for (axis, position) in tap.into_iter().enumerate() {
+            let (first, stride, steps) = (position * self.dilation, self.stride[axis], self.out[axis]);
             grad = if stride == 1 {
                 grad.pad_with_zeros(axis + 2, first, padded[axis] - first - steps)?
             } else {

@@ -286,11 +286,11 @@ impl<T: Element> WithSimd for BackwardSweep<'_, T> {
                 candidate[i] = d_new * reset[i];
                 dh[i] *= update[i];
             }
-            for g in 0..3 {
-                let from_state = if g == 2 { &candidate } else { &gates[g] };
-                self.maps.input[g].add_to(&gates[g], &mut by_message[row.clone()]);
+            for (g, gate) in gates.iter().enumerate() {
+                let from_state = if g == 2 { &candidate } else { gate };
+                self.maps.input[g].add_to(gate, &mut by_message[row.clone()]);
                 self.maps.state[g].add_to(from_state, dh);
-                self.gradient.input[g].add_outer(message, &gates[g]);
+                self.gradient.input[g].add_outer(message, gate);
                 self.gradient.state[g].add_outer(before, from_state);
             }
         }

@@ -9,18 +9,16 @@ fn oracle(tiles: &[Tile], tables: &[f64], target_len: usize) -> Vec<f64> {
     let mut params = vec![f64::NAN; target_len];
     for tile in tiles {
         let [no, ni, nh, nw] = tile.shape;
-        let mut at = tile.target;
-        for index in 0..no * ni * nh * nw {
+        for (index, param) in params[tile.target..].iter_mut().take(no * ni * nh * nw).enumerate() {
             let axes = [index / (nw * nh * ni), index / (nw * nh) % ni, index / nw % nh, index % nw];
             let cell: usize = (0..4).map(|a| axes[a] % tile.size[a] * tile.strides[a]).sum();
             let p = tables[tile.source + cell];
-            params[at] = match tile.transform {
+            *param = match tile.transform {
                 Transform::Identity => p,
                 Transform::Scale(factor) => p * factor,
                 Transform::NormWeight => 2.0 / (1.0 + (-p / 2.0).exp()),
                 Transform::Bias => (p / 5.0).tanh(),
             };
-            at += 1;
         }
     }
     params
