@@ -1,5 +1,5 @@
 //! The executors against PyTorch: op by op with gradients (fixture made by `tests/scripts/torch_ops.py`), and
-//! whole networks with predicted weights (logits of the reference).
+//! whole networks with predicted weights (logits of the reference); and against each other.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,9 +8,12 @@ use std::sync::Arc;
 
 use candle_core::{Device, WithDType};
 use flate2::read::GzDecoder;
-use foretell::execute::{CandleExecutor, Executor, Mode, Real};
+use foretell::execute::{CandleExecutor, Executor, Mode, NativeExecutor, Real};
+use foretell::kernels::Element;
 use foretell::network::{Network, build};
 use foretell::space::ArchRecord;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 
@@ -81,6 +84,20 @@ fn candle<T: Real + WithDType>(network: Arc<Network>) -> Box<dyn Executor<T>> {
     Box::new(CandleExecutor::new(network, Device::Cpu))
 }
 
+fn native<T: Real + Element>(network: Arc<Network>) -> Box<dyn Executor<T>> {
+    Box::new(NativeExecutor::new(&network, 8).unwrap())
+}
+
+#[test]
+fn native_equals_torch_in_double_precision() {
+    equals_torch::<f64>(native, 1e-12);
+}
+
+#[test]
+fn native_equals_torch_in_single_precision() {
+    equals_torch::<f32>(native, 1e-4);
+}
+
 #[test]
 fn candle_equals_torch_in_double_precision() {
     equals_torch::<f64>(candle, 1e-12);
@@ -114,4 +131,91 @@ fn equals_reference<T: Real>(make: impl Fn(Arc<Network>) -> Box<dyn Executor<T>>
 fn candle_equals_the_reference_on_whole_networks() {
     equals_reference::<f32>(candle);
     equals_reference::<f64>(candle);
+}
+
+#[test]
+fn native_equals_the_reference_on_whole_networks() {
+    equals_reference::<f32>(native);
+    equals_reference::<f64>(native);
+}
+
+/// Parameters of the usual scale, seeded by the architecture's place in the fixture.
+fn random_params(network: &Network, rng: &mut ChaCha8Rng) -> Vec<f64> {
+    let mut params = Vec::with_capacity(network.n_params());
+    for param in &network.params {
+        let norm_weight = param.shape.len() == 1 && param.name.ends_with("weight");
+        let fan_in: usize = param.shape[1..].iter().product();
+        let scale = if param.shape.len() > 1 { (6.0 / fan_in as f64).sqrt() } else { 0.3 };
+        let centre = if norm_weight { 1.0 } else { 0.0 };
+        params.extend((0..param.numel()).map(|_| centre + rng.random_range(-scale..scale)));
+    }
+    params
+}
+
+type Outcome = (Vec<f64>, f64, Vec<f64>);
+
+fn outcome(
+    executor: &mut dyn Executor<f64>,
+    params: &[f64],
+    images: &[f64],
+    labels: &[u8],
+    mode: Mode,
+) -> Outcome {
+    let logits = executor.logits(params, images, mode).unwrap();
+    let mut grad = vec![0.0; params.len()];
+    let loss = executor.loss_and_gradient(params, images, labels, mode, &mut grad).unwrap();
+    (logits, loss, grad)
+}
+
+#[test]
+fn both_executors_agree_on_whole_networks_with_any_number_of_threads() {
+    let records: Vec<ArchRecord> = serde_json::from_slice(&fixture("archs.json")).unwrap();
+    let inputs = unpacked("inputs.safetensors.gz");
+    let images = numbers::<f64>(&SafeTensors::deserialize(&inputs).unwrap(), "images");
+    let some = [
+        "train/7",
+        "train/12",
+        "train/19",
+        "bnfree/1",
+        "deep/3",
+        "dense/1",
+        "search/2",
+        "search/6",
+        "wide/8",
+        "quirk/0",
+        "quirk/5",
+        "quirk/20",
+        "named/ViT",
+        "named/DARTS",
+    ];
+    let wanted = |id: &str| id.starts_with("micro/") || some.contains(&id);
+    let mut compared = 0;
+    for (seed, record) in records.iter().enumerate().filter(|(_, record)| wanted(&record.id)) {
+        let id = &record.id;
+        let mut rng = ChaCha8Rng::seed_from_u64(seed as u64);
+        let network = Arc::new(build(&record.arch, record.num_classes).unwrap());
+        let params = random_params(&network, &mut rng);
+        let images = &images[..3 * network.input_shape().iter().product::<usize>()];
+        let labels = [1, 0, 7];
+        let pool = |threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let run = |threads: usize, mode| {
+            let mut executor = NativeExecutor::<f64>::new(&network, 3).unwrap();
+            pool(threads).install(|| outcome(&mut executor, &params, images, &labels, mode))
+        };
+        let mode = Mode::Train { dropout_seed: 5 };
+        let (logits, loss, grad) = run(1, mode);
+        assert!((logits.clone(), loss, grad.clone()) == run(3, mode), "{id}: one and three threads differ");
+        let mut executor = candle::<f64>(network.clone());
+        let (candle_logits, candle_loss, candle_grad) =
+            outcome(executor.as_mut(), &params, images, &labels, mode);
+        assert_close(&format!("{id}: logits"), &logits, &candle_logits, 1e-10);
+        assert_close(&format!("{id}: loss"), &[loss], &[candle_loss], 1e-10);
+        for param in &network.params {
+            let part = param.offset..param.offset + param.numel();
+            let what = format!("{id}: gradient of {}", param.name);
+            assert_close(&what, &grad[part.clone()], &candle_grad[part], 1e-8);
+        }
+        compared += 1;
+    }
+    assert_eq!(compared, 18 + some.len());
 }

@@ -4,7 +4,6 @@
 //! Out: logits `[N, classes]`, or the loss and the gradient of the parameter vector.
 
 mod candle;
-mod dropout;
 mod native;
 
 use crate::Result;

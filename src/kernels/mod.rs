@@ -5,11 +5,11 @@ pub mod arrangement;
 pub mod attention;
 pub mod convolution;
 pub mod depthwise;
-mod element;
 mod lanes;
 pub mod message_passing;
 pub mod norm;
 pub mod pool;
+mod scalar;
 mod special;
 pub mod tiling;
 

@@ -13,7 +13,8 @@ use std::sync::Arc;
 
 use candle_core::{Device, Tensor, Var, WithDType};
 
-use super::{Executor, Mode, Real, dropout};
+use super::{Executor, Mode, Real};
+use crate::kernels::arrangement::dropout_factor;
 use crate::network::{Network, OpKind, OpNode, Param};
 use crate::{Error, Result};
 use window::{AvgPool, Convolution, MaxPool, Window};
@@ -160,13 +161,13 @@ fn run(at: usize, op: &OpNode, inputs: &[&Tensor], params: &[Tensor], mode: Mode
     Ok(value)
 }
 
+/// The masks of the native executor: elements are counted with channels innermost.
 fn drop_out(x: &Tensor, seed: u64, op: usize, p: f32) -> Result<Tensor> {
     let (c, n, h, w) = x.dims4()?;
-    let scale = 1.0 / (1.0 - f64::from(p));
-    let kept = dropout::survivors(seed, op, p, x.elem_count());
-    let factors: Vec<f64> = kept.into_iter().map(|kept| if kept { scale } else { 0.0 }).collect();
-    let factors = Tensor::from_vec(factors, (n, c, h, w), x.device())?.to_dtype(x.dtype())?;
-    Ok((x * factors.transpose(0, 1)?)?)
+    let factors: Vec<f64> =
+        (0..x.elem_count() as u64).map(|i| dropout_factor(seed, op as u64, i, p)).collect();
+    let factors = Tensor::from_vec(factors, (n, h, w, c), x.device())?.to_dtype(x.dtype())?;
+    Ok((x * factors.permute((3, 0, 1, 2))?)?)
 }
 
 impl<T: Real + WithDType> Executor<T> for CandleExecutor {

@@ -2,7 +2,7 @@
 //! stay in registers. Vectors are padded with zeros to a multiple of [`LANES`].
 
 use super::Weights;
-use crate::kernels::element::Element;
+use crate::kernels::scalar::Scalar;
 
 /// Outputs of a panel.
 pub(super) const LANES: usize = 32;
@@ -23,7 +23,7 @@ pub(super) struct Affine<T> {
     bias: Vec<T>,
 }
 
-impl<T: Element> Affine<T> {
+impl<T: Scalar> Affine<T> {
     fn zeros(inputs: usize, outputs: usize) -> Affine<T> {
         let panels = padded(outputs);
         Affine {
@@ -126,7 +126,7 @@ pub(super) struct Maps<T> {
     pub state: [Affine<T>; 3],
 }
 
-impl<T: Element> Maps<T> {
+impl<T: Scalar> Maps<T> {
     pub fn zeros(weights: &Weights) -> Maps<T> {
         let (h, k) = (weights.hid, weights.hidden);
         let gates = || std::array::from_fn(|_| Affine::zeros(h, h));

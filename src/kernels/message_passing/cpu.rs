@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::affine::{LANES, Maps, padded};
 use super::edges::{Edges, GraphEdges};
-use super::{Element, Weights};
+use super::{Scalar, Weights};
 use crate::graph::Neighbours;
 
 /// What the backward pass needs: both sweeps of every graph.
@@ -48,7 +48,7 @@ impl<'a> Direction<'a> {
 }
 
 /// States `[N, hid]` after both sweeps, and what they leave behind.
-pub(super) fn forward<T: Element>(
+pub(super) fn forward<T: Scalar>(
     weights: &Weights,
     edges: &Edges,
     states: &[T],
@@ -75,7 +75,7 @@ pub(super) fn forward<T: Element>(
 }
 
 /// Gradients of the states `[N, hid]` and of the packed weights, one after the other.
-pub(super) fn backward<T: Element>(
+pub(super) fn backward<T: Scalar>(
     weights: &Weights,
     edges: &Edges,
     saved: &Saved<T>,
@@ -117,7 +117,7 @@ pub(super) fn backward<T: Element>(
     gradients
 }
 
-fn pad<T: Element>(rows: &[T], width: usize) -> Vec<T> {
+fn pad<T: Scalar>(rows: &[T], width: usize) -> Vec<T> {
     let mut wide = Vec::with_capacity(rows.len() / width * padded(width));
     for row in rows.chunks_exact(width) {
         wide.extend_from_slice(row);
@@ -126,18 +126,18 @@ fn pad<T: Element>(rows: &[T], width: usize) -> Vec<T> {
     wide
 }
 
-fn unpad<T: Element>(wide: &[T], width: usize, rows: &mut Vec<T>) {
+fn unpad<T: Scalar>(wide: &[T], width: usize, rows: &mut Vec<T>) {
     wide.chunks_exact(padded(width)).for_each(|row| rows.extend_from_slice(&row[..width]));
 }
 
 /// `1 / d` for every distance.
-fn reciprocals<T: Element>() -> [T; 256] {
+fn reciprocals<T: Scalar>() -> [T; 256] {
     std::array::from_fn(|d| T::one() / <T as candle_core::WithDType>::from_f64(d.max(1) as f64))
 }
 
 /// `sum += rows[u] / distance` over the neighbours of `v`.
 #[inline(always)]
-fn gather<T: Element>(neighbours: &Neighbours, v: usize, rows: &[T], reciprocals: &[T; 256], sum: &mut [T]) {
+fn gather<T: Scalar>(neighbours: &Neighbours, v: usize, rows: &[T], reciprocals: &[T; 256], sum: &mut [T]) {
     let row = neighbours.start[v] as usize..neighbours.start[v + 1] as usize;
     let (nodes, distances) = (&neighbours.node[row.clone()], &neighbours.distance[row]);
     let panels = sum.len() / LANES;
@@ -166,7 +166,7 @@ struct ForwardSweep<'a, T> {
     before: Vec<T>,
 }
 
-impl<T: Element> WithSimd for ForwardSweep<'_, T> {
+impl<T: Scalar> WithSimd for ForwardSweep<'_, T> {
     type Output = Sweep<T>;
 
     #[inline(always)]
@@ -239,7 +239,7 @@ struct BackwardSweep<'a, T> {
     by_state: Vec<T>,
 }
 
-impl<T: Element> WithSimd for BackwardSweep<'_, T> {
+impl<T: Scalar> WithSimd for BackwardSweep<'_, T> {
     /// Gradient of the states before the sweep.
     type Output = Vec<T>;
 
@@ -300,6 +300,6 @@ impl<T: Element> WithSimd for BackwardSweep<'_, T> {
 
 /// Gradient through a ReLU with this result.
 #[inline(always)]
-fn mask<T: Element>(grad: &mut [T], result: &[T]) {
+fn mask<T: Scalar>(grad: &mut [T], result: &[T]) {
     grad.iter_mut().zip(result).for_each(|(g, &r)| *g = if r > T::default() { *g } else { T::default() });
 }

@@ -23,7 +23,7 @@ use std::sync::{Arc, Mutex};
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, DType, Layout, Shape, Tensor};
 
-use super::element::{Element, contiguous};
+use super::scalar::{Scalar, contiguous};
 use crate::{Error, Result};
 
 pub use edges::Edges;
@@ -139,14 +139,14 @@ struct Run {
 }
 
 impl Run {
-    fn forward<T: Element>(&self, states: Arg, packed: Arg) -> candle_core::Result<CpuStorage> {
+    fn forward<T: Scalar>(&self, states: Arg, packed: Arg) -> candle_core::Result<CpuStorage> {
         let (states, packed) = (states.elements::<T>()?, packed.elements::<T>()?);
         let (out, saved) = cpu::forward(&self.weights, &self.edges, states, packed);
         *self.saved.lock().expect("no panic while locked") = Some(Arc::new(saved));
         Ok(T::to_cpu_storage_owned(out))
     }
 
-    fn backward<T: Element>(&self, states: Arg, packed: Arg, grad: Arg) -> candle_core::Result<CpuStorage> {
+    fn backward<T: Scalar>(&self, states: Arg, packed: Arg, grad: Arg) -> candle_core::Result<CpuStorage> {
         let (states, packed, grad) =
             (states.elements::<T>()?, packed.elements::<T>()?, grad.elements::<T>()?);
         let saved = self.saved.lock().expect("no panic while locked").clone();
@@ -163,7 +163,7 @@ impl Run {
 struct Arg<'a>(&'a CpuStorage, &'a Layout);
 
 impl<'a> Arg<'a> {
-    fn elements<T: Element>(self) -> candle_core::Result<&'a [T]> {
+    fn elements<T: Scalar>(self) -> candle_core::Result<&'a [T]> {
         contiguous("message passing", self.0, self.1)
     }
 }

@@ -4,13 +4,13 @@
 use rayon::prelude::*;
 
 use super::{Tile, Tiling, Transform};
-use crate::kernels::element::Element;
+use crate::kernels::scalar::Scalar;
 
 /// Elements that one task should have at least.
 const GRAIN: usize = 16 * 1024;
 
 /// Parameters `[target_len]` of `tables [source_len]`.
-pub(super) fn forward<T: Element>(tiling: &Tiling, tables: &[T]) -> Vec<T> {
+pub(super) fn forward<T: Scalar>(tiling: &Tiling, tables: &[T]) -> Vec<T> {
     let mut params = vec![T::default(); tiling.target_len];
     let mut parts = Vec::with_capacity(tiling.tiles.len());
     let mut rest = params.as_mut_slice();
@@ -24,7 +24,7 @@ pub(super) fn forward<T: Element>(tiling: &Tiling, tables: &[T]) -> Vec<T> {
 }
 
 /// Writes one parameter.
-fn fill<T: Element>(tile: &Tile, tables: &[T], part: &mut [T]) {
+fn fill<T: Scalar>(tile: &Tile, tables: &[T], part: &mut [T]) {
     let [_, i, h, w] = tile.shape;
     let row = i * h * w;
     let grain = (GRAIN / row).max(1);
@@ -44,7 +44,7 @@ fn fill<T: Element>(tile: &Tile, tables: &[T], part: &mut [T]) {
 }
 
 /// Reads the first `size[1]` in channels of out channel `o` into `values`, repeated spatially.
-fn gather<T: Element>(tile: &Tile, tables: &[T], o: usize, values: &mut [T]) {
+fn gather<T: Scalar>(tile: &Tile, tables: &[T], o: usize, values: &mut [T]) {
     let [_, _, h, w] = tile.shape;
     let mut cells = values.iter_mut();
     for i in 0..tile.size[1] {
@@ -58,7 +58,7 @@ fn gather<T: Element>(tile: &Tile, tables: &[T], o: usize, values: &mut [T]) {
     }
 }
 
-fn transform<T: Element>(transform: Transform, values: &mut [T]) {
+fn transform<T: Scalar>(transform: Transform, values: &mut [T]) {
     let constant = <T as candle_core::WithDType>::from_f64;
     match transform {
         Transform::Identity => {}
@@ -78,7 +78,7 @@ fn transform<T: Element>(transform: Transform, values: &mut [T]) {
 }
 
 /// Derivative of the transform, from its result.
-fn derivative<T: Element>(transform: Transform, result: T) -> T {
+fn derivative<T: Scalar>(transform: Transform, result: T) -> T {
     let constant = <T as candle_core::WithDType>::from_f64;
     match transform {
         Transform::Identity => T::one(),
@@ -92,7 +92,7 @@ fn derivative<T: Element>(transform: Transform, result: T) -> T {
 }
 
 /// Gradient of the tables `[source_len]` from that of the parameters and from the parameters, `[target_len]`.
-pub(super) fn backward<T: Element>(tiling: &Tiling, grad: &[T], params: &[T]) -> Vec<T> {
+pub(super) fn backward<T: Scalar>(tiling: &Tiling, grad: &[T], params: &[T]) -> Vec<T> {
     let mut tables = vec![T::default(); tiling.source_len];
     let cells = Cells(tables.as_mut_ptr());
     tiling.groups.par_iter().for_each(|group| {
@@ -113,7 +113,7 @@ struct Cells<T>(*mut T);
 unsafe impl<T: Send> Sync for Cells<T> {}
 
 /// Adds one parameter's gradient to that of its table.
-fn add_copies<T: Element>(tile: &Tile, grad: &[T], params: &[T], tables: &Cells<T>) {
+fn add_copies<T: Scalar>(tile: &Tile, grad: &[T], params: &[T], tables: &Cells<T>) {
     let [_, i, h, w] = tile.shape;
     let row = i * h * w;
     let period = tile.size[1] * h * w;

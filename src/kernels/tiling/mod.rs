@@ -18,7 +18,7 @@ use std::sync::Arc;
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Layout, Shape, Tensor};
 
-use super::element::{Element, contiguous};
+use super::scalar::{Scalar, contiguous};
 use crate::{Error, Result};
 
 /// What is done to every value of a parameter after tiling.
@@ -171,7 +171,7 @@ impl CustomOp1 for Forward {
     }
 
     fn cpu_fwd(&self, tables: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        fn run<T: Element>(
+        fn run<T: Scalar>(
             tiling: &Tiling,
             tables: &CpuStorage,
             layout: &Layout,
@@ -208,7 +208,7 @@ impl CustomOp2 for Backward {
         params_layout: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
         type Tensor<'a> = (&'a CpuStorage, &'a Layout);
-        fn run<T: Element>(tiling: &Tiling, grad: Tensor, params: Tensor) -> candle_core::Result<CpuStorage> {
+        fn run<T: Scalar>(tiling: &Tiling, grad: Tensor, params: Tensor) -> candle_core::Result<CpuStorage> {
             let grad = contiguous("tiling", grad.0, grad.1)?;
             let params = contiguous("tiling", params.0, params.1)?;
             Ok(T::to_cpu_storage_owned(cpu::backward::<T>(tiling, grad, params)))

@@ -1,12 +1,12 @@
-//! Element types of the kernels and access to candle's storage.
+//! Element types of the kernels that are candle ops, and access to candle's storage.
 
 use candle_core::{CpuStorage, Layout, WithDType};
 
-/// An element type with kernels: f32 or f64.
-pub(super) trait Element: WithDType + num_traits::Float + Default + std::iter::Sum {}
+/// A tensor's element: f32 or f64.
+pub(super) trait Scalar: WithDType + num_traits::Float + Default + std::iter::Sum {}
 
-impl Element for f32 {}
-impl Element for f64 {}
+impl Scalar for f32 {}
+impl Scalar for f64 {}
 
 /// The elements of a contiguous CPU tensor.
 pub(super) fn contiguous<'a, T: WithDType>(
