@@ -112,7 +112,8 @@ fn metrics(folder: &Path) -> Vec<String> {
     let seconds = text.lines().next().unwrap().split(',').position(|name| name == "seconds").unwrap();
     text.lines()
         .map(|line| {
-            let kept = line.split(',').enumerate().filter(|(index, _)| *index != seconds).map(|(_, field)| field);
+            let kept =
+                line.split(',').enumerate().filter(|(index, _)| *index != seconds).map(|(_, field)| field);
             kept.collect::<Vec<_>>().join(",")
         })
         .collect()
@@ -146,7 +147,8 @@ fn a_run_killed_between_checkpoints_repeats_the_lost_steps() {
     // A kill after step 5 leaves the checkpoint of step 4 and a torn row behind.
     let early = tempfile::tempdir().unwrap();
     train(early.path(), false, Some(4));
-    std::fs::copy(early.path().join("checkpoint.safetensors"), killed.path().join("checkpoint.safetensors")).unwrap();
+    std::fs::copy(early.path().join("checkpoint.safetensors"), killed.path().join("checkpoint.safetensors"))
+        .unwrap();
     let path = killed.path().join("metrics.csv");
     let torn = format!("{}5,0,2.", std::fs::read_to_string(&path).unwrap());
     std::fs::write(&path, torn).unwrap();

@@ -46,7 +46,7 @@ pub fn training_plot(metrics: &Path, folder: &Path) -> Result<Vec<PathBuf>> {
         let fields: Vec<&str> = line.split(',').collect();
         let field = |index: usize| -> Result<Option<f64>> {
             match fields.get(index) {
-                Some(text) if text.is_empty() => Ok(None),
+                Some(&"") => Ok(None),
                 Some(text) => text.parse().map(Some).map_err(|_| {
                     Error::format(metrics, format!("line {}: `{text}` is not a number", number + 2))
                 }),
