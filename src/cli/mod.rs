@@ -6,7 +6,10 @@ mod fixture;
 mod fixture_predictions;
 mod ghn;
 mod interrupt;
+mod leaderboard;
 mod predict;
+mod progress;
+mod search;
 mod space;
 mod threads;
 mod train_ghn;
@@ -36,6 +39,10 @@ pub enum Command {
     Fixture(fixture::Args),
     /// Import or show hypernetworks
     Ghn(ghn::Args),
+    /// Search a space for the best architecture
+    Search(Box<search::Args>),
+    /// Show the best architectures of a search, and write tables and plots
+    Leaderboard(leaderboard::Args),
     /// Predict the weights of an architecture
     Predict(predict::Args),
     /// Train a graph hypernetwork on architectures drawn on the fly
@@ -50,6 +57,8 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Deepnets(args) => deepnets::run(args),
         Command::Fixture(args) => fixture::run(args),
         Command::Ghn(args) => ghn::run(args),
+        Command::Search(args) => search::run(*args),
+        Command::Leaderboard(args) => leaderboard::run(args),
         Command::Predict(args) => predict::run(args),
         Command::TrainGhn(args) => train_ghn::run(args),
     }

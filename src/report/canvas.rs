@@ -167,7 +167,8 @@ impl<DB: DrawingBackend> Canvas<DB> {
         for (mark, text) in legend {
             let mark_width =
                 self.px(if matches!(mark, Mark::Line(_) | Mark::Dashes(_)) { 30.0 } else { 14.0 });
-            self.mark(*mark, (x, middle), mark_width)?;
+            // Text is centred by its box, whose letters stand above the middle.
+            self.mark(*mark, (x, middle - self.px(2.5)), mark_width)?;
             x += mark_width + self.px(8.0);
             self.area.draw_text(text, &style, (x, middle)).map_err(text_of)?;
             x += self.area.estimate_text_size(text, &style).map_err(text_of)?.0 as i32 + self.px(26.0);

@@ -17,7 +17,7 @@ pub use files::{write_csv, write_parquet};
 pub use frame::frame;
 pub use leaderboard::{Leaderboard, SortKey};
 pub use pareto::pareto_front;
-pub use plots::{Plots, write_plots};
+pub use plots::{Plots, write_plots, write_results};
 pub use training::training_plot;
 
 #[cfg(test)]

@@ -1,21 +1,37 @@
-//! The plots of a study.
+//! All result files of a study.
 
 use super::canvas::save;
+use super::frame::frame;
 use super::noise::NoiseFigure;
 use super::pareto::ParetoFigure;
 use super::progress::ProgressFigure;
+use super::{Leaderboard, SortKey, write_csv, write_parquet};
 use crate::Result;
 use crate::search::Objective;
 use crate::study::{Trial, TrialState};
 use std::path::{Path, PathBuf};
 
-/// What [`write_plots`] did.
+/// What [`write_results`] or [`write_plots`] did.
 #[derive(Debug, Default)]
 pub struct Plots {
     /// Files that were written.
     pub written: Vec<PathBuf>,
     /// Plots that were left out, with the reason.
     pub left_out: Vec<String>,
+}
+
+/// Writes `leaderboard.csv` (sorted by the objective), `trials.parquet` (in the order of trials) and the plots into
+/// `folder`.
+///
+/// # Errors
+/// As [`write_plots`].
+pub fn write_results(trials: &[Trial], objective: &Objective, folder: &Path) -> Result<Plots> {
+    let (csv, parquet) = (folder.join("leaderboard.csv"), folder.join("trials.parquet"));
+    write_csv(&Leaderboard::new(trials, SortKey::Objective).frame()?, &csv)?;
+    write_parquet(&frame(&trials.iter().collect::<Vec<&Trial>>())?, &parquet)?;
+    let mut results = write_plots(trials, objective, folder)?;
+    results.written.splice(0..0, [csv, parquet]);
+    Ok(results)
 }
 
 /// Writes `accuracy-latency`, `best-so-far` and `clean-noisy`, each as PNG and SVG, into `folder`.

@@ -37,7 +37,7 @@ impl SearchSettings {
         keys.into_iter()
             .filter_map(|key| {
                 let (our, their) = (ours.get(key).unwrap_or(&absent), theirs.get(key).unwrap_or(&absent));
-                (our != their).then(|| format!("{key}: {our}, not {their}"))
+                (our != their).then(|| format!("{key}: {}, not {}", shown(our), shown(their)))
             })
             .collect()
     }
@@ -49,6 +49,12 @@ impl SearchSettings {
         flatten("", serde_json::to_value(self).unwrap_or_default(), &mut flat);
         flat
     }
+}
+
+/// A value for messages; long ones, such as the text of a space, are cut.
+fn shown(value: &Value) -> String {
+    let text = value.to_string();
+    if text.chars().count() <= 60 { text } else { text.chars().take(57).collect::<String>() + "..." }
 }
 
 fn flatten(prefix: &str, value: Value, flat: &mut BTreeMap<String, Value>) {

@@ -1,0 +1,227 @@
+//! `foretell search` and `foretell leaderboard` as processes: results, resume after kill -9, refusals, full disks.
+
+use foretell::study::{Folder, Study, Trial, TrialState};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// Settings under which a candidate takes little time.
+const TINY: [&str; 10] =
+    ["--eval-images", "64", "--batch", "32", "--noise", "0.1", "--max-macs", "6000000", "--threads", "1"];
+
+fn foretell(folder: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_foretell"));
+    command.current_dir(folder).stdin(Stdio::null());
+    command
+}
+
+fn search(folder: &Path, args: &[&str]) -> Output {
+    foretell(folder).arg("search").args(TINY).args(args).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn succeeded(output: &Output) -> String {
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    text(&output.stdout)
+}
+
+/// The exit code and stderr of a command that must fail.
+fn failed(output: &Output) -> (Option<i32>, String) {
+    assert!(!output.status.success(), "{}", text(&output.stdout));
+    (output.status.code(), text(&output.stderr))
+}
+
+fn trials(run: &Path) -> Vec<Trial> {
+    let (folder, _) = Folder::open(run).unwrap();
+    Study::trials_of(&folder.events().unwrap(), &folder.journal_path()).unwrap()
+}
+
+/// Trials without what the clock decides.
+fn timeless(run: &Path) -> Vec<Trial> {
+    let mut trials = trials(run);
+    for trial in &mut trials {
+        (trial.started_ms, trial.finished_ms, trial.wall_s, trial.elapsed_s) = (0, None, None, None);
+        let scores = &mut trial.scores;
+        (scores.latency_ms, scores.latency_p95_ms, scores.predict_ms) = (None, None, None);
+    }
+    trials
+}
+
+#[test]
+fn a_search_killed_at_any_time_resumes_to_the_trials_of_an_uninterrupted_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let args = ["--trials", "8", "--seed", "3", "--population", "3", "--sample", "2"];
+    succeeded(&search(folder.path(), &[&args[..], &["--name", "whole"]].concat()));
+    let expected = timeless(&folder.path().join("runs/whole"));
+    assert!(expected.iter().any(|trial| trial.state == TrialState::Finished));
+
+    let run = folder.path().join("runs/killed");
+    let journal = run.join("journal.jsonl");
+    let lines =
+        || std::fs::read(&journal).map_or(0, |bytes| bytes.iter().filter(|&&byte| byte == b'\n').count());
+    let mut sessions = 0;
+    for wanted in [2, 5, 9, 12] {
+        let resume: &[&str] = if sessions == 0 { &[] } else { &["--resume"] };
+        let args = [&args[..], &["--name", "killed"], resume].concat();
+        let mut child = foretell(folder.path())
+            .arg("search")
+            .args(TINY)
+            .args(args)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let began = Instant::now();
+        while lines() < wanted && child.try_wait().unwrap().is_none() {
+            assert!(began.elapsed() < Duration::from_secs(120), "the journal does not grow");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        sessions += 1;
+    }
+    // A write that never ended.
+    let torn = std::fs::read(&journal).unwrap();
+    std::fs::write(&journal, [&torn[..], b"{\"sum\":\"0123"].concat()).unwrap();
+    let output = search(folder.path(), &[&args[..], &["--name", "killed", "--resume"]].concat());
+    succeeded(&output);
+    assert!(text(&output.stderr).contains("cut off the torn line"), "{}", text(&output.stderr));
+    assert_eq!(timeless(&run), expected);
+}
+
+#[test]
+fn a_search_writes_its_results_and_the_leaderboard_reads_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let printed = succeeded(&search(folder.path(), &["--trials", "4", "--strategy", "random"]));
+    let run = folder.path().join("runs/search-001");
+    assert!(printed.starts_with("rank  trial  objective"), "{printed}");
+    assert!(printed.contains("the budget of trials is spent"), "{printed}");
+    assert!(printed.contains("to continue: foretell search --resume --out runs/search-001"), "{printed}");
+    let plots = ["accuracy-latency", "best-so-far", "clean-noisy"];
+    let plots = plots.iter().flat_map(|stem| ["png", "svg"].map(|kind| format!("{stem}.{kind}")));
+    for name in plots.chain(["leaderboard.csv".into(), "trials.parquet".into()]) {
+        assert!(printed.contains(&format!("runs/search-001/{name}")), "{name} is not named: {printed}");
+        assert!(std::fs::metadata(run.join(&name)).unwrap().len() > 0, "{name}");
+    }
+    let csv = std::fs::read_to_string(run.join("leaderboard.csv")).unwrap();
+    assert_eq!(csv.lines().count(), trials(&run).len() + 1);
+
+    let args = ["leaderboard", "runs/search-001", "--sort", "latency", "--top", "2", "--csv", "out.csv"];
+    let printed = succeeded(&foretell(folder.path()).args(args).output().unwrap());
+    assert_eq!(printed.lines().filter(|line| line.contains(" cells, C ")).count(), 2, "{printed}");
+    assert!(folder.path().join("out.csv").exists());
+    let board =
+        foretell(folder.path()).args(["leaderboard", "runs/search-001", "--sort", "speed"]).output().unwrap();
+    let (code, error) = failed(&board);
+    assert!(code == Some(2) && error.contains("unknown sort key \"speed\""), "{error}");
+
+    // Another search does not touch the first.
+    let before = std::fs::read(run.join("journal.jsonl")).unwrap();
+    succeeded(&search(folder.path(), &["--trials", "1"]));
+    assert!(folder.path().join("runs/search-002/leaderboard.csv").exists());
+    let (code, error) = failed(&search(folder.path(), &["--trials", "1", "--name", "search-001"]));
+    assert!(code == Some(1) && error.contains("already holds a study; give --resume"), "{error}");
+    assert_eq!(std::fs::read(run.join("journal.jsonl")).unwrap(), before);
+
+    let resumed = ["--out", "runs/search-001", "--resume", "--seed", "5", "--objective", "latency"];
+    let (code, error) = failed(&search(folder.path(), &resumed));
+    assert!(code == Some(1), "{error}");
+    assert!(error.contains("objective: \"accuracy\", not \"latency\"; seed: 0, not 5"), "{error}");
+    assert_eq!(std::fs::read(run.join("journal.jsonl")).unwrap(), before);
+}
+
+#[test]
+fn wrong_flags_are_refused_before_anything_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    for (args, code, message) in [
+        (&["--objective", "acc"][..], 2, "unknown score \"acc\""),
+        (&["--objective=latency=1"], 2, "weight must be negative"),
+        (&["--noise", "0.1,x"], 2, "\"x\" is not a standard deviation"),
+        (&["--trials", "0"], 1, "--trials 0"),
+        (&["--seconds", "-1"], 2, "-1"),
+        (&["--max-params", "0"], 1, "no network can keep this limit"),
+        (&["--max-latency-ms", "nan"], 1, "positive number of milliseconds"),
+        (&["--workers", "0"], 1, "--workers 0"),
+        (&["--strategy", "random", "--sample", "3"], 1, "need --strategy evolution"),
+        (&["--population", "5", "--sample", "6"], 1, "--sample 6"),
+        (&["--no-latency", "--objective", "latency"], 1, "--no-latency"),
+        (&["--space", "smal"], 1, "did you mean `small`?"),
+        (&["--ghn", "absent.safetensors"], 1, "absent.safetensors"),
+        (&["--images", "absent"], 1, "absent"),
+        (&["--resume"], 1, "no run search-NNN to resume"),
+        (&["--resume", "--name", "x"], 1, "no study here"),
+    ] {
+        let (found, error) = failed(&foretell(folder.path()).arg("search").args(args).output().unwrap());
+        assert_eq!(found, Some(code), "{args:?}: {error}");
+        assert!(error.contains(message), "{args:?}: {error}");
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "something was written");
+    std::fs::write(folder.path().join("file"), "").unwrap();
+    let (code, error) = failed(&search(folder.path(), &["--out", "file/run", "--trials", "1"]));
+    assert!(code == Some(1) && error.contains("cannot create folder file/run"), "{error}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_full_disk_ends_the_search_with_an_error_and_the_study_resumes() {
+    let folder = tempfile::tempdir().unwrap();
+    // A limit on the size of files: the journal's appends fail half-way, as on a full disk.
+    let limited = "trap '' XFSZ; ulimit -f 6; exec \"$0\" \"$@\"";
+    let args = ["search", "--trials", "8", "--seed", "3", "--name", "full"];
+    let output = Command::new("bash")
+        .args(["-c", limited, env!("CARGO_BIN_EXE_foretell")])
+        .args(args)
+        .args(TINY)
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    let (code, error) = failed(&output);
+    assert!(code == Some(1) && error.contains("cannot append to runs/full/journal.jsonl"), "{error}");
+    let journal = std::fs::read(folder.path().join("runs/full/journal.jsonl")).unwrap();
+    assert_eq!(journal.last(), Some(&b'\n'), "a half-written line stayed");
+    succeeded(&search(folder.path(), &["--resume", "--name", "full"]));
+    succeeded(&search(folder.path(), &["--trials", "8", "--seed", "3", "--name", "whole"]));
+    let runs = folder.path().join("runs");
+    assert_eq!(timeless(&runs.join("full")), timeless(&runs.join("whole")));
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupt_ends_the_search_in_order_and_a_second_process_is_kept_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let child = foretell(folder.path())
+        .arg("search")
+        .args(TINY)
+        .args(["--seconds", "300", "--name", "run"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let run = folder.path().join("runs/run");
+    let began = Instant::now();
+    let finished = || {
+        let known = run.join("journal.jsonl").exists() && run.join("study.json").exists();
+        known && trials(&run).iter().any(|trial| trial.state == TrialState::Finished)
+    };
+    while !finished() {
+        assert!(began.elapsed() < Duration::from_secs(120), "no candidate finishes");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let (code, error) = failed(&search(folder.path(), &["--resume", "--name", "run"]));
+    assert!(code == Some(1) && error.contains("in use: another process is searching"), "{error}");
+    let pid = child.id().to_string();
+    assert!(Command::new("bash").args(["-c", "kill -INT \"$0\"", &pid]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    let (_, error) = failed(&output);
+    assert!(error.contains("interrupted"), "{error}");
+    assert!(
+        text(&output.stdout).contains("to continue: foretell search --resume"),
+        "{}",
+        text(&output.stdout)
+    );
+    assert!(trials(&run).iter().all(|trial| trial.state != TrialState::Running));
+    assert!(run.join("leaderboard.csv").exists());
+}
