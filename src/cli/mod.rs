@@ -1,6 +1,7 @@
 //! The command line: one file per command, each with its flags (`Args`) and a `run` function.
 
 mod arch;
+mod data;
 mod deepnets;
 mod fixture;
 mod fixture_predictions;
@@ -47,6 +48,8 @@ pub enum Command {
     Predict(predict::Args),
     /// Train a graph hypernetwork on architectures drawn on the fly
     TrainGhn(train_ghn::Args),
+    /// Fetch image sets and look at them
+    Data(data::Args),
 }
 
 /// Runs one command.
@@ -61,5 +64,6 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Leaderboard(args) => leaderboard::run(args),
         Command::Predict(args) => predict::run(args),
         Command::TrainGhn(args) => train_ghn::run(args),
+        Command::Data(args) => data::run(args),
     }
 }

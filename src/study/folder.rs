@@ -1,7 +1,6 @@
 //! Run folders: `study.json` and `journal.jsonl`, later joined by results.
 
-use super::{Event, Journal, StudyRecord};
-use crate::files;
+use super::{Event, Journal, StudyRecord, file};
 use crate::{Error, Result};
 use std::fs;
 use std::io::ErrorKind;
@@ -24,9 +23,9 @@ impl Folder {
     pub fn create(path: &Path, record: &StudyRecord) -> Result<Folder> {
         let text = record.to_text()?;
         let existed = path.exists();
-        files::create_folders(path)?;
+        file::create_folders(path)?;
         let study = path.join(STUDY);
-        match files::write_new(&study, text.as_bytes()) {
+        match file::write_new(&study, text.as_bytes()) {
             Ok(()) => Ok(Folder { path: path.to_path_buf() }),
             Err(Error::Io { source, .. }) if source.kind() == ErrorKind::AlreadyExists => {
                 Err(Error::Config(format!(
@@ -49,7 +48,7 @@ impl Folder {
     /// # Errors
     /// As [`Folder::create`].
     pub fn create_numbered(parent: &Path, stem: &str, record: &StudyRecord) -> Result<Folder> {
-        files::create_folders(parent)?;
+        file::create_folders(parent)?;
         for number in numbers(parent, stem)?.last().map_or(1, |last| last + 1).. {
             let path = parent.join(format!("{stem}-{number:03}"));
             match fs::create_dir(&path) {
