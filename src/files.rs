@@ -1,36 +1,64 @@
-//! Writing files whole or not at all: to a temporary file beside the target, fsynced, then renamed.
+//! Files that are whole or absent: written beside the target, fsynced, then renamed.
 
 use crate::{Error, Result};
+use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-/// Folder that holds `path`.
-fn parent(path: &Path) -> PathBuf {
+/// The folder that holds `path`; the current one for a bare name.
+pub(crate) fn parent(path: &Path) -> PathBuf {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
         _ => PathBuf::from("."),
     }
 }
 
-/// Writes `content` to `path`; whatever goes wrong, the old file stays and no half-written one appears.
+/// Writes `content` to a temporary file beside `path`, syncs it and renames it, so that a reader sees the old
+/// file or the new one, whatever moment the process dies at.
 ///
 /// # Errors
-/// If the folder does not exist, is read-only or full; the message names `path`.
+/// The folder is missing or read-only, or the disk is full; `path` is then as before.
 pub fn write_atomically(path: impl AsRef<Path>, content: &[u8]) -> Result<()> {
     let path = path.as_ref();
+    let file = written(path, content)?;
+    file.persist(path).map_err(|error| error.error).map_err(Error::io("rename a temporary file to", path))?;
+    sync_folder(&parent(path))
+}
+
+/// As [`write_atomically`], but fails with `AlreadyExists` where `path` exists.
+pub(crate) fn write_new(path: &Path, content: &[u8]) -> Result<()> {
+    let file = written(path, content)?;
+    file.persist_noclobber(path).map_err(|error| error.error).map_err(Error::io("create", path))?;
+    sync_folder(&parent(path))
+}
+
+fn written(path: &Path, content: &[u8]) -> Result<tempfile::NamedTempFile> {
     let folder = parent(path);
     let mut builder = tempfile::Builder::new();
+    builder.prefix(".foretell-");
     #[cfg(unix)]
     {
+        // Temporary files are private by default, but this one becomes an ordinary result.
         use std::os::unix::fs::PermissionsExt;
-        // Temporary files are private by default; results are not.
-        builder.permissions(std::fs::Permissions::from_mode(0o644));
+        builder.permissions(fs::Permissions::from_mode(0o666));
     }
-    let mut file = builder.prefix(".tmp-").tempfile_in(&folder).map_err(Error::io("write", path))?;
+    let mut file = builder.tempfile_in(&folder).map_err(Error::io("write", path))?;
     file.write_all(content).map_err(Error::io("write", path))?;
-    file.as_file().sync_all().map_err(Error::io("write", path))?;
-    file.persist(path).map_err(|e| Error::io("write", path)(e.error))?;
+    file.as_file().sync_all().map_err(Error::io("sync", path))?;
+    Ok(file)
+}
+
+/// Makes names created in `folder` durable, where the system can.
+pub(crate) fn sync_folder(folder: &Path) -> Result<()> {
+    if cfg!(unix) {
+        File::open(folder).and_then(|handle| handle.sync_all()).map_err(Error::io("sync", folder))?;
+    }
     Ok(())
+}
+
+/// Creates `folder` and its parents.
+pub(crate) fn create_folders(folder: &Path) -> Result<()> {
+    fs::create_dir_all(folder).map_err(Error::io("create folder", folder))
 }
 
 #[cfg(test)]

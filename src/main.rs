@@ -18,27 +18,11 @@ fn main() -> ExitCode {
     }
 }
 
-/// The error with its causes; a cause that the text before it ends with already is not said twice.
+/// The error and its causes in one line; a cause that the text before already tells is not repeated.
 fn chain(error: &anyhow::Error) -> String {
-    let mut text = error.to_string();
-    for cause in error.chain().skip(1).map(ToString::to_string) {
-        if !text.ends_with(&cause) {
-            text = format!("{text}: {cause}");
-        }
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use anyhow::Context;
-
-    #[test]
-    fn a_cause_is_said_once() {
-        let read = std::fs::read("/no/such/file").map_err(foretell::Error::io("read", "/no/such/file"));
-        let reason = std::fs::read("/no/such/file").unwrap_err().to_string();
-        let error = read.context("cannot open the set").unwrap_err();
-        assert_eq!(chain(&error), format!("cannot open the set: cannot read /no/such/file: {reason}"));
-    }
+    error.chain().map(ToString::to_string).fold(String::new(), |text, cause| match text.as_str() {
+        "" => cause,
+        told if told.contains(&cause) => text,
+        _ => format!("{text}: {cause}"),
+    })
 }

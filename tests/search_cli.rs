@@ -62,9 +62,8 @@ fn a_search_killed_at_any_time_resumes_to_the_trials_of_an_uninterrupted_one() {
     let journal = run.join("journal.jsonl");
     let lines =
         || std::fs::read(&journal).map_or(0, |bytes| bytes.iter().filter(|&&byte| byte == b'\n').count());
-    let mut sessions = 0;
-    for wanted in [2, 5, 9, 12] {
-        let resume: &[&str] = if sessions == 0 { &[] } else { &["--resume"] };
+    for (session, wanted) in [2, 5, 9, 12].into_iter().enumerate() {
+        let resume: &[&str] = if session == 0 { &[] } else { &["--resume"] };
         let args = [&args[..], &["--name", "killed"], resume].concat();
         let mut child = foretell(folder.path())
             .arg("search")
@@ -81,7 +80,6 @@ fn a_search_killed_at_any_time_resumes_to_the_trials_of_an_uninterrupted_one() {
         }
         child.kill().unwrap();
         child.wait().unwrap();
-        sessions += 1;
     }
     // A write that never ended.
     let torn = std::fs::read(&journal).unwrap();
@@ -162,6 +160,7 @@ fn wrong_flags_are_refused_before_anything_is_written() {
     std::fs::write(folder.path().join("file"), "").unwrap();
     let (code, error) = failed(&search(folder.path(), &["--out", "file/run", "--trials", "1"]));
     assert!(code == Some(1) && error.contains("cannot create folder file/run"), "{error}");
+    assert_eq!(error.matches("os error").count(), 1, "the cause is told twice: {error}");
 }
 
 #[cfg(unix)]

@@ -208,6 +208,11 @@ fn runs_are_neither_overwritten_nor_mixed() {
         fit_ghn(config, &data(), folder.path(), resume, &stop, &mut Log::default()).unwrap_err().to_string()
     };
     assert!(attempt(config(), false).contains("--resume"));
+    let mut longer = config();
+    longer.steps = 4;
+    let mut log = Log::default();
+    let ending = fit_ghn(longer, &data(), folder.path(), true, &AtomicBool::new(false), &mut log).unwrap();
+    assert_eq!((ending, log.losses.len()), (Ending::Finished, 2), "a run may change its length");
     let mut other = config();
     other.optimizer.lr = 1e-4;
     let message = attempt(other, true);

@@ -3,7 +3,7 @@
 //! A figure is laid out in units of 1/1000 of its width. The PNG is drawn at twice its size and averaged down,
 //! which smooths what the bitmap backend draws with hard edges.
 
-use crate::study::write_atomically;
+use crate::files::write_atomically;
 use crate::{Error, Result};
 use plotters::coord::Shift;
 use plotters::coord::types::RangedCoordf64;

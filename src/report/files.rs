@@ -1,6 +1,6 @@
 //! Frames as CSV and Parquet files.
 
-use crate::study::write_atomically;
+use crate::files::write_atomically;
 use crate::{Error, Result};
 use polars::prelude::{CsvWriter, DataFrame, ParquetCompression, ParquetWriter, SerWriter};
 use std::path::Path;

@@ -139,7 +139,7 @@ struct Driver<'d> {
 
 /// What to do next.
 enum Step {
-    Dispatch(Job),
+    Dispatch(Box<Job>),
     Wait,
     Stop(StopReason),
 }
@@ -182,7 +182,7 @@ impl<'d> Driver<'d> {
             while stop.is_none() && in_flight < workers {
                 match self.next()? {
                     Step::Dispatch(job) => {
-                        jobs.send(job).map_err(|_| Error::Config("all workers have ended".into()))?;
+                        jobs.send(*job).map_err(|_| Error::Config("all workers have ended".into()))?;
                         in_flight += 1;
                     }
                     Step::Wait => break,
@@ -208,7 +208,7 @@ impl<'d> Driver<'d> {
                 let trial = &self.study.trials()[number as usize];
                 let (hash, arch) = (trial.hash.clone(), trial.arch.clone());
                 match self.start(number, hash, arch)? {
-                    Some(job) => return Ok(Step::Dispatch(job)),
+                    Some(job) => return Ok(Step::Dispatch(Box::new(job))),
                     None => continue,
                 }
             }
@@ -229,7 +229,7 @@ impl<'d> Driver<'d> {
                 return Ok(Step::Stop(StopReason::SpaceExhausted));
             };
             if let Some(job) = self.start(number, hash, arch)? {
-                return Ok(Step::Dispatch(job));
+                return Ok(Step::Dispatch(Box::new(job)));
             }
         }
     }

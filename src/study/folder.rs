@@ -1,6 +1,7 @@
 //! Run folders: `study.json` and `journal.jsonl`, later joined by results.
 
-use super::{Event, Journal, StudyRecord, file};
+use super::{Event, Journal, StudyRecord};
+use crate::files;
 use crate::{Error, Result};
 use std::fs;
 use std::io::ErrorKind;
@@ -23,9 +24,9 @@ impl Folder {
     pub fn create(path: &Path, record: &StudyRecord) -> Result<Folder> {
         let text = record.to_text()?;
         let existed = path.exists();
-        file::create_folders(path)?;
+        files::create_folders(path)?;
         let study = path.join(STUDY);
-        match file::write_new(&study, text.as_bytes()) {
+        match files::write_new(&study, text.as_bytes()) {
             Ok(()) => Ok(Folder { path: path.to_path_buf() }),
             Err(Error::Io { source, .. }) if source.kind() == ErrorKind::AlreadyExists => {
                 Err(Error::Config(format!(
@@ -48,7 +49,7 @@ impl Folder {
     /// # Errors
     /// As [`Folder::create`].
     pub fn create_numbered(parent: &Path, stem: &str, record: &StudyRecord) -> Result<Folder> {
-        file::create_folders(parent)?;
+        files::create_folders(parent)?;
         for number in numbers(parent, stem)?.last().map_or(1, |last| last + 1).. {
             let path = parent.join(format!("{stem}-{number:03}"));
             match fs::create_dir(&path) {

@@ -8,7 +8,8 @@
 //! under an exclusive lock, cuts it off and reports it ([`Repair`]); anything else that does not check is an error
 //! that names the line.
 
-use super::{Event, Storage, file};
+use super::{Event, Storage};
+use crate::files;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -97,7 +98,7 @@ impl Journal {
             let (line, sum) = line(&Sum::default(), &header)?;
             journal.write(&line)?;
             journal.last_sum = sum;
-            file::sync_folder(&file::parent(path))?;
+            files::sync_folder(&files::parent(path))?;
         }
         Ok(journal)
     }

@@ -10,7 +10,6 @@
 mod clock;
 mod driver;
 mod event;
-mod file;
 mod folder;
 mod journal;
 mod settings;
@@ -20,7 +19,6 @@ mod trial;
 pub use clock::{now_ms, utc};
 pub use driver::{Plan, run};
 pub use event::Event;
-pub use file::write_atomically;
 pub use folder::Folder;
 pub use journal::{Journal, Repair};
 pub use settings::{Machine, SearchSettings, StudyRecord};

@@ -53,7 +53,8 @@ impl Trainer {
     /// Takes a run up where [`Trainer::save`] left it; the second value is the best held-out mean so far.
     ///
     /// # Errors
-    /// If the checkpoint is damaged, or was made with other settings (the message names the first that differs).
+    /// If the checkpoint is damaged, or was made with other settings than `config`, the number of steps apart (the
+    /// message names the first that differs).
     pub fn resume(path: &Path, config: TrainConfig, data: &DataSet) -> Result<(Trainer, Option<f64>)> {
         let damaged = |reason: String| Error::format(path, format!("not a training checkpoint: {reason}"));
         let file = read_tensors(path)?;
@@ -63,7 +64,9 @@ impl Trainer {
         if position.format != FORMAT {
             return Err(damaged(format!("format {}, expected {FORMAT}", position.format)));
         }
-        if let Some(key) = first_difference(&position.config, &config) {
+        // The length of a run may change on the way; the schedule then bends to the new end.
+        let started_with = TrainConfig { steps: config.steps, ..position.config };
+        if let Some(key) = first_difference(&started_with, &config) {
             return Err(Error::format(
                 path,
                 format!(

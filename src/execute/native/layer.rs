@@ -1,9 +1,9 @@
 //! What an op needs besides its buffers: geometry, packed weights, shape checks. Made once per network.
 
+use crate::Result;
 use crate::kernels::Element;
 use crate::kernels::convolution::{Packing, Spread, View};
 use crate::network::{Network, OpKind, OpNode, ParamId, Shape};
-use crate::{Error, Result};
 
 /// A convolution's geometry, forward and for the gradient of its input.
 #[derive(Clone, Debug)]
@@ -140,94 +140,37 @@ pub(super) enum Layer {
 
 /// Checks the network and prepares its layers; also the number of packed elements.
 pub(super) fn prepare<T: Element>(network: &Network) -> Result<(Vec<Layer>, usize)> {
-    if network.ops.is_empty() {
-        return Err(Error::Tensor("a network without ops cannot run".into()));
-    }
+    network.validate()?;
     let mut packed = 0;
-    let mut layers = Vec::with_capacity(network.ops.len());
-    for (index, op) in network.ops.iter().enumerate() {
-        let fail = |reason: String| Error::Tensor(format!("op {index} ({:?}): {reason}", op.kind));
-        let mut inputs = Vec::with_capacity(op.inputs.len());
-        for input in &op.inputs {
-            if input.0 >= index {
-                return Err(fail(format!("input {} does not precede it", input.0)));
-            }
-            inputs.push(network.ops[input.0].shape);
-        }
-        check_shape(op, &inputs).map_err(fail)?;
-        layers.push(layer::<T>(network, op, &inputs, &mut packed).map_err(fail)?);
-    }
-    if let Some(index) = network.ops.iter().skip(1).position(|op| op.kind == OpKind::Input) {
-        return Err(Error::Tensor(format!("op {} is a second input", index + 1)));
-    }
-    if network.ops[0].kind != OpKind::Input {
-        return Err(Error::Tensor("the first op is not the input".into()));
-    }
-    if let Some(last) = network.ops.last().filter(|op| op.shape[1..] != [1, 1] || op.shape[0] == 0) {
-        return Err(Error::Tensor(format!(
-            "the output has shape {:?}, expected [classes, 1, 1]",
-            last.shape
-        )));
-    }
+    let layers = network.ops.iter().map(|op| layer::<T>(network, op, &mut packed)).collect();
     Ok((layers, packed))
 }
 
-type Checked<V> = std::result::Result<V, String>;
-
-fn param(network: &Network, id: ParamId, shape: &[usize]) -> Checked<usize> {
-    let param = network.params.get(id.0).ok_or_else(|| format!("parameter {} does not exist", id.0))?;
-    let equal = if shape.len() == 2 {
-        // Linear weights may also be stored as 1x1 kernels.
-        param.numel() == shape[0] * shape[1] && param.shape.first() == shape.first()
-    } else {
-        param.shape == shape
-    };
-    if !equal {
-        return Err(format!("parameter {} has shape {:?}, expected {shape:?}", param.name, param.shape));
-    }
-    if param.offset + param.numel() > network.n_params() {
-        return Err(format!("parameter {} ends after the parameter vector", param.name));
-    }
-    Ok(param.offset)
-}
-
-fn layer<T: Element>(network: &Network, op: &OpNode, inputs: &[Shape], packed: &mut usize) -> Checked<Layer> {
-    let out = op.shape;
-    Ok(match &op.kind {
+fn layer<T: Element>(network: &Network, op: &OpNode, packed: &mut usize) -> Layer {
+    let offset = |id: ParamId| network.params[id.0].offset;
+    let input = |k: usize| network.ops[op.inputs[k].0].shape;
+    match op.kind {
         OpKind::Conv { weight, stride, padding, dilation, groups } => {
-            let x = inputs[0];
-            let shape = &network.params.get(weight.0).ok_or("its weight does not exist")?.shape;
-            let &[o, i, kh, kw] = shape.as_slice() else {
-                return Err(format!("its weight has shape {shape:?}, expected four sizes"));
-            };
-            if *groups == 0 || o % groups != 0 || i * groups != x[0] || o != out[0] || *dilation == 0 {
-                return Err(format!("weight {shape:?} in {groups} groups does not map {x:?} to {out:?}"));
-            }
-            for axis in 0..2 {
-                let extent = dilation * ([kh, kw][axis].max(1) - 1) + 1;
-                let padded = x[axis + 1] + 2 * padding[axis];
-                let expected =
-                    (stride[axis] > 0 && padded >= extent).then(|| (padded - extent) / stride[axis] + 1);
-                if expected != Some(out[axis + 1]) {
-                    return Err(format!(
-                        "its output is {out:?} but the geometry gives {expected:?} on axis {axis}"
-                    ));
-                }
-            }
-            let weight = param(network, *weight, &[o, i, kh, kw])?;
-            let sizes = ([o, i, kh, kw], *groups);
+            let shape = &network.params[weight.0].shape;
+            let sizes = ([shape[0], shape[1], shape[2], shape[3]], groups);
             Layer::Convolution(Box::new(convolution::<T>(
-                x, out, sizes, *stride, *padding, *dilation, weight, None, packed,
+                input(0),
+                op.shape,
+                sizes,
+                stride,
+                padding,
+                dilation,
+                offset(weight),
+                None,
+                packed,
             )))
         }
         OpKind::Linear { weight, bias } => {
-            let x = inputs[0];
-            let weight = param(network, *weight, &[out[0], x[0]])?;
-            let bias = bias.map(|bias| param(network, bias, &[out[0]])).transpose()?;
-            let sizes = ([out[0], x[0], 1, 1], 1);
+            let sizes = ([op.shape[0], input(0)[0], 1, 1], 1);
+            let (weight, bias) = (offset(weight), bias.map(offset));
             Layer::Convolution(Box::new(convolution::<T>(
-                x,
-                out,
+                input(0),
+                op.shape,
                 sizes,
                 [1, 1],
                 [0, 0],
@@ -237,15 +180,12 @@ fn layer<T: Element>(network: &Network, op: &OpNode, inputs: &[Shape], packed: &
                 packed,
             )))
         }
-        OpKind::BatchNorm { weight, bias } | OpKind::LayerNorm { weight, bias } => Layer::Norm {
-            weight: param(network, *weight, &[out[0]])?,
-            bias: param(network, *bias, &[out[0]])?,
-        },
-        OpKind::PosEnc { weight } => {
-            Layer::Position { weight: param(network, *weight, &[1, out[0], out[1], out[2]])? }
+        OpKind::BatchNorm { weight, bias } | OpKind::LayerNorm { weight, bias } => {
+            Layer::Norm { weight: offset(weight), bias: offset(bias) }
         }
+        OpKind::PosEnc { weight } => Layer::Position { weight: offset(weight) },
         _ => Layer::Plain,
-    })
+    }
 }
 
 #[allow(clippy::too_many_arguments)]
@@ -325,85 +265,4 @@ fn convolution<T: Element>(
         groups,
         bias,
     }
-}
-
-/// Number of inputs and shapes of ops whose output shape follows from the inputs.
-fn check_shape(op: &OpNode, inputs: &[Shape]) -> Checked<()> {
-    let out = op.shape;
-    let count = match op.kind {
-        OpKind::Input => 0..=0,
-        OpKind::Add | OpKind::Excite => 2..=2,
-        OpKind::Concat => 1..=usize::MAX,
-        _ => 1..=1,
-    };
-    if !count.contains(&inputs.len()) {
-        return Err(format!("it has {} inputs, expected {count:?}", inputs.len()));
-    }
-    if out.contains(&0) {
-        return Err(format!("its output {out:?} is empty"));
-    }
-    let pooled = |kernel: usize, stride: usize, padding: usize| -> Checked<Shape> {
-        let x = inputs[0];
-        if kernel == 0 || stride == 0 || 2 * padding > kernel || x[1].min(x[2]) + 2 * padding < kernel {
-            return Err(format!("pooling {kernel}/{stride}/{padding} does not fit {x:?}"));
-        }
-        Ok([x[0], (x[1] + 2 * padding - kernel) / stride + 1, (x[2] + 2 * padding - kernel) / stride + 1])
-    };
-    let expected = match op.kind {
-        OpKind::Input | OpKind::Conv { .. } => return Ok(()),
-        OpKind::Linear { .. } => [out[0], inputs[0][1], inputs[0][2]],
-        OpKind::MaxPool { kernel, stride, padding } | OpKind::AvgPool { kernel, stride, padding } => {
-            pooled(kernel, stride, padding)?
-        }
-        OpKind::GlobalAvgPool | OpKind::SqueezeMean => [inputs[0][0], 1, 1],
-        OpKind::Excite => {
-            if inputs[1] != [inputs[0][0], 1, 1] {
-                return Err(format!("its gate has shape {:?}", inputs[1]));
-            }
-            inputs[0]
-        }
-        OpKind::Attention { heads, head_dim } => {
-            if inputs[0][0] != 3 * heads * head_dim || heads * head_dim == 0 {
-                return Err(format!("its input has shape {:?}", inputs[0]));
-            }
-            [heads * head_dim, inputs[0][1], inputs[0][2]]
-        }
-        OpKind::Add => {
-            if inputs[0] != inputs[1] {
-                return Err(format!("its inputs have shapes {:?} and {:?}", inputs[0], inputs[1]));
-            }
-            inputs[0]
-        }
-        OpKind::Concat => {
-            if inputs.iter().any(|x| x[1..] != inputs[0][1..]) {
-                return Err(format!("its inputs have shapes {inputs:?}"));
-            }
-            [inputs.iter().map(|x| x[0]).sum(), inputs[0][1], inputs[0][2]]
-        }
-        OpKind::Subsample { stride } => {
-            if stride == 0 {
-                return Err("its stride is 0".into());
-            }
-            [inputs[0][0], inputs[0][1].div_ceil(stride), inputs[0][2].div_ceil(stride)]
-        }
-        OpKind::Crop => [inputs[0][0], inputs[0][1].saturating_sub(1), inputs[0][2].saturating_sub(1)],
-        OpKind::Flatten => [inputs[0].iter().product(), 1, 1],
-        OpKind::Dropout { p } => {
-            if !(0.0..1.0).contains(&p) {
-                return Err(format!("its probability {p} is not in [0, 1)"));
-            }
-            inputs[0]
-        }
-        OpKind::BatchNorm { .. }
-        | OpKind::LayerNorm { .. }
-        | OpKind::Relu
-        | OpKind::Gelu
-        | OpKind::HardSwish
-        | OpKind::PosEnc { .. }
-        | OpKind::Zeros => inputs[0],
-    };
-    if expected != out {
-        return Err(format!("its output is {out:?}, expected {expected:?}"));
-    }
-    Ok(())
 }

@@ -210,7 +210,13 @@ fn cross_entropy<T: Element>(logits: &[T], labels: &[u8], classes: usize) -> (T,
         loss += sum.ln() + largest - row[label].double();
         gradient.extend(row.iter().enumerate().map(|(class, x)| {
             let target = if class == label { 1.0 } else { 0.0 };
-            T::constant(((x.double() - largest).exp() / sum - target) * scale)
+            let slope = ((x.double() - largest).exp() / sum - target) * scale;
+            // Slopes of saturated outputs would turn the whole backward pass into slow denormal arithmetic.
+            if slope.abs() < T::min_positive_value().double() / T::epsilon().double() {
+                T::zero()
+            } else {
+                T::constant(slope)
+            }
         }));
     }
     (T::constant(loss * scale), gradient)

@@ -96,8 +96,6 @@ struct Life {
 struct Builder<'a> {
     network: &'a Network,
     layers: &'a [Layer],
-    /// Whether an op reaches the output.
-    live: Vec<bool>,
     /// Whether an op's output has a gradient.
     differentiable: Vec<bool>,
     forward: Vec<Stage>,
@@ -110,13 +108,6 @@ struct Builder<'a> {
 impl<'a> Builder<'a> {
     fn new(network: &'a Network, layers: &'a [Layer]) -> Self {
         let count = network.ops.len();
-        let mut live = vec![false; count];
-        live[count - 1] = true;
-        for (index, op) in network.ops.iter().enumerate().rev() {
-            if live[index] {
-                op.inputs.iter().for_each(|input| live[input.0] = true);
-            }
-        }
         let mut differentiable = vec![false; count];
         for (index, op) in network.ops.iter().enumerate() {
             let own = !matches!(layers[index], Layer::Plain);
@@ -127,7 +118,6 @@ impl<'a> Builder<'a> {
         Self {
             network,
             layers,
-            live,
             differentiable,
             forward: Vec::new(),
             backward: Vec::new(),
@@ -152,9 +142,6 @@ impl<'a> Builder<'a> {
         // (stage, op, whether the moments of a batch norm)
         let mut order = Vec::new();
         for (index, op) in ops.iter().enumerate() {
-            if !self.live[index] {
-                continue;
-            }
             level[index] = op.inputs.iter().map(|input| level[input.0]).max().unwrap_or(0);
             if self.is_batch_norm(index) {
                 order.push((level[index], index, true));
@@ -187,7 +174,7 @@ impl<'a> Builder<'a> {
         let mut level = vec![0; count];
         let mut order = Vec::new();
         for index in (0..count).rev() {
-            if !self.live[index] || !self.differentiable[index] {
+            if !self.differentiable[index] {
                 continue;
             }
             if self.is_batch_norm(index) {
