@@ -1,25 +1,16 @@
 //! Ops that move, average or gate elements of one channels-last image without learned weights.
 
+use super::columns;
 use super::lanes::{Element, vectorized};
 
 /// Mean over the rows of `x [R, C]`.
 pub fn mean_rows<T: Element>(x: &[T], y: &mut [T]) {
     let c = y.len();
     let scale = T::constant(c as f64 / x.len() as f64);
-    vectorized(
-        #[inline(always)]
-        || {
-            y.fill(T::zero());
-            for row in x.chunks_exact(c) {
-                for (y, &x) in y.iter_mut().zip(row) {
-                    *y += x;
-                }
-            }
-            for y in y.iter_mut() {
-                *y *= scale;
-            }
-        },
-    );
+    columns::total(x, None, y);
+    for y in y.iter_mut() {
+        *y *= scale;
+    }
 }
 
 /// `dx [R, C] (+)= dy [C] / R`.
@@ -40,18 +31,7 @@ pub fn mean_rows_gradient<T: Element>(dy: &[T], dx: &mut [T], accumulate: bool) 
 
 /// `y [R, C] (+)= x [R, C] * gate [C]`.
 pub fn excite<T: Element>(x: &[T], gate: &[T], y: &mut [T], accumulate: bool) {
-    let c = gate.len();
-    vectorized(
-        #[inline(always)]
-        || {
-            for (x, y) in x.chunks_exact(c).zip(y.chunks_exact_mut(c)) {
-                for i in 0..c {
-                    let value = x[i] * gate[i];
-                    y[i] = if accumulate { y[i] + value } else { value };
-                }
-            }
-        },
-    );
+    columns::gate(x, gate, y, accumulate);
 }
 
 /// `dgate [C] (+)= sum over rows of x * dy`.
@@ -64,8 +44,8 @@ pub fn excite_gate_gradient<T: Element>(x: &[T], dy: &[T], dgate: &mut [T], accu
                 dgate.fill(T::zero());
             }
             for (x, dy) in x.chunks_exact(c).zip(dy.chunks_exact(c)) {
-                for i in 0..c {
-                    dgate[i] += x[i] * dy[i];
+                for ((dgate, &x), &dy) in dgate.iter_mut().zip(x).zip(dy) {
+                    *dgate += x * dy;
                 }
             }
         },

@@ -1,8 +1,9 @@
-//! Scaled dot-product self-attention of one image; all loops run side by side over queries.
+//! Scaled dot-product self-attention of one image; the products are those of convolutions.
 //!
 //! In: `[T, 3 * heads * width]` with queries, keys and values one after the other, head after head. Out:
 //! `[T, heads * width]`. Scores are kept transposed, `[key, query]`, so that the softmax has no horizontal sums.
 
+use super::convolution::{Packing, Product, View, WeightGradient};
 use super::lanes::{Element, vectorized};
 
 /// Geometry of self-attention.
@@ -16,39 +17,37 @@ pub struct Attention {
     pub width: usize,
 }
 
+/// Which third of the input a head reads.
+#[derive(Clone, Copy)]
+enum Part {
+    Queries,
+    Keys,
+    Values,
+}
+
 impl Attention {
     /// Elements of scratch space that the forward and backward passes need.
-    pub fn scratch_len(&self) -> usize {
-        2 * self.tokens * self.tokens + (3 * self.width + 2) * self.tokens
+    pub fn scratch_len<T: Element>(&self) -> usize {
+        let across = Packing::new::<T>(self.tokens).len(self.width);
+        let along = Packing::new::<T>(self.width).len(self.tokens);
+        2 * self.tokens * self.tokens + 2 * self.tokens + self.tokens * self.width + across.max(along)
     }
 
     /// `y = softmax(q k^T / sqrt(width)) v` for every head.
     pub fn run<T: Element>(&self, x: &[T], y: &mut [T], scratch: &mut [T]) {
         let (t, w, inner) = (self.tokens, self.width, self.heads * self.width);
         let (probabilities, rest) = scratch.split_at_mut(t * t);
-        let (queries, rest) = rest.split_at_mut(t * w);
-        let (result, rest) = rest.split_at_mut(t * w);
-        vectorized(
-            #[inline(always)]
-            || {
-                for head in 0..self.heads {
-                    self.probabilities(x, head, queries, probabilities, rest);
-                    result.fill(T::zero());
-                    for key in 0..t {
-                        let p = &probabilities[key * t..(key + 1) * t];
-                        let v = &x[key * 3 * inner + 2 * inner + head * w..][..w];
-                        for d in 0..w {
-                            add_scaled(&mut result[d * t..(d + 1) * t], p, v[d]);
-                        }
-                    }
-                    for d in 0..w {
-                        for i in 0..t {
-                            y[i * inner + head * w + d] = result[d * t + i];
-                        }
-                    }
+        for head in 0..self.heads {
+            self.probabilities(x, head, probabilities, rest);
+            let result = &mut rest[..t * w];
+            result.fill(T::zero());
+            self.gather(x, head, Part::Values, probabilities, result);
+            for (d, row) in result.chunks_exact(t).enumerate() {
+                for (i, &value) in row.iter().enumerate() {
+                    y[i * inner + head * w + d] = value;
                 }
-            },
-        );
+            }
+        }
     }
 
     /// `dx = ` gradient by queries, keys and values, overwritten.
@@ -56,130 +55,158 @@ impl Attention {
         let (t, w, inner) = (self.tokens, self.width, self.heads * self.width);
         let (probabilities, rest) = scratch.split_at_mut(t * t);
         let (slopes, rest) = rest.split_at_mut(t * t);
-        let (queries, rest) = rest.split_at_mut(t * w);
-        let (dresult, rest) = rest.split_at_mut(t * w);
-        let (dqueries, rest) = rest.split_at_mut(t * w);
+        let (result, rest) = rest.split_at_mut(t * w);
+        let scale = self.scale::<T>();
+        for head in 0..self.heads {
+            self.probabilities(x, head, probabilities, rest);
+            // [key, query] of dP = v dy^T, then of the scores' gradient.
+            let output = |i: usize, d: usize| dy[i * inner + head * w + d];
+            self.scores(x, head, Part::Values, output, slopes, rest);
+            self.scatter(probabilities, output, result, rest);
+            self.place(result, head, Part::Values, T::one(), dx);
+            let mean = &mut rest[..t];
+            vectorized(
+                #[inline(always)]
+                || {
+                    mean.fill(T::zero());
+                    for (p, slope) in probabilities.chunks_exact(t).zip(slopes.chunks_exact(t)) {
+                        for ((mean, &p), &slope) in mean.iter_mut().zip(p).zip(slope) {
+                            *mean += p * slope;
+                        }
+                    }
+                    for (p, slope) in probabilities.chunks_exact(t).zip(slopes.chunks_exact_mut(t)) {
+                        for ((slope, &p), &mean) in slope.iter_mut().zip(p).zip(mean.iter()) {
+                            *slope = p * (*slope - mean);
+                        }
+                    }
+                },
+            );
+            let query = |i: usize, d: usize| x[i * 3 * inner + head * w + d];
+            self.scatter(slopes, query, result, rest);
+            self.place(result, head, Part::Keys, scale, dx);
+            result.fill(T::zero());
+            self.gather(x, head, Part::Keys, slopes, result);
+            for (d, row) in result.chunks_exact(t).enumerate() {
+                for (i, &value) in row.iter().enumerate() {
+                    dx[i * 3 * inner + head * w + d] = value * scale;
+                }
+            }
+        }
+    }
+
+    fn scale<T: Element>(&self) -> T {
+        T::constant(1.0 / (self.width as f64).sqrt())
+    }
+
+    /// First element of a head's part, and the view of its tokens.
+    fn part(&self, head: usize, part: Part) -> (usize, View) {
+        let inner = self.heads * self.width;
+        let first = part as usize * inner + head * self.width;
+        (first, View { size: [1, self.tokens], row: 0, column: 3 * inner })
+    }
+
+    /// `scores [T, T] = part [T, width] * other^T` with `other(query, d)`.
+    fn scores<T: Element>(
+        &self,
+        x: &[T],
+        head: usize,
+        part: Part,
+        other: impl Fn(usize, usize) -> T,
+        scores: &mut [T],
+        packed: &mut [T],
+    ) {
+        let packing = Packing::new::<T>(self.tokens);
+        packing.pack(self.width, self.tokens, packed, |d, query| other(query, d));
+        let (first, view) = self.part(head, part);
+        Product {
+            x: &x[first..],
+            view,
+            taps: &[0],
+            depth: self.width,
+            weight: packed,
+            packing,
+            outputs: self.tokens,
+            y: scores,
+            accumulate: false,
+        }
+        .run();
+    }
+
+    /// `result [width, T] += part^T [width, T] * matrix [T, T]`.
+    fn gather<T: Element>(&self, x: &[T], head: usize, part: Part, matrix: &[T], result: &mut [T]) {
+        let (first, view) = self.part(head, part);
+        let (depth, outputs) = (self.width, self.tokens);
+        WeightGradient { x: &x[first..], view, taps: &[0], depth, dy: matrix, outputs, gradient: result }
+            .run();
+    }
+
+    /// `result [T, width] = matrix [T, T] * other [T, width]` with `other(query, d)`.
+    fn scatter<T: Element>(
+        &self,
+        matrix: &[T],
+        other: impl Fn(usize, usize) -> T,
+        result: &mut [T],
+        packed: &mut [T],
+    ) {
+        let packing = Packing::new::<T>(self.width);
+        packing.pack(self.tokens, self.width, packed, other);
+        Product {
+            x: matrix,
+            view: View::matrix(self.tokens, self.tokens),
+            taps: &[0],
+            depth: self.tokens,
+            weight: packed,
+            packing,
+            outputs: self.width,
+            y: result,
+            accumulate: false,
+        }
+        .run();
+    }
+
+    /// Writes `values [T, width]` times `factor` to a head's part.
+    fn place<T: Element>(&self, values: &[T], head: usize, part: Part, factor: T, dx: &mut [T]) {
+        let (first, view) = self.part(head, part);
+        for (i, row) in values.chunks_exact(self.width).enumerate() {
+            for (d, &value) in row.iter().enumerate() {
+                dx[first + i * view.column + d] = value * factor;
+            }
+        }
+    }
+
+    /// Probabilities `[key, query]` of a head.
+    fn probabilities<T: Element>(&self, x: &[T], head: usize, p: &mut [T], rest: &mut [T]) {
+        let (t, inner) = (self.tokens, self.heads * self.width);
+        let scale = self.scale::<T>();
+        let query = |i: usize, d: usize| x[i * 3 * inner + head * self.width + d] * scale;
+        self.scores(x, head, Part::Keys, query, p, rest);
+        let (largest, rest) = rest.split_at_mut(t);
+        let sum = &mut rest[..t];
         vectorized(
             #[inline(always)]
             || {
-                let scale = self.scale::<T>();
-                for head in 0..self.heads {
-                    self.probabilities(x, head, queries, probabilities, rest);
-                    for d in 0..w {
-                        for i in 0..t {
-                            dresult[d * t + i] = dy[i * inner + head * w + d];
-                        }
+                largest.fill(T::neg_infinity());
+                for p in p.chunks_exact(t) {
+                    for (largest, &p) in largest.iter_mut().zip(p) {
+                        *largest = if *largest < p { p } else { *largest };
                     }
-                    let mean = &mut rest[..t];
-                    mean.fill(T::zero());
-                    for key in 0..t {
-                        let p = &probabilities[key * t..(key + 1) * t];
-                        let slope = &mut slopes[key * t..(key + 1) * t];
-                        let at = key * 3 * inner + 2 * inner + head * w;
-                        slope.fill(T::zero());
-                        for d in 0..w {
-                            let dresult = &dresult[d * t..(d + 1) * t];
-                            add_scaled(slope, dresult, x[at + d]);
-                            dx[at + d] = dot(p, dresult);
-                        }
-                        for i in 0..t {
-                            mean[i] += p[i] * slope[i];
-                        }
+                }
+                sum.fill(T::zero());
+                for p in p.chunks_exact_mut(t) {
+                    for ((p, &largest), sum) in p.iter_mut().zip(largest.iter()).zip(sum.iter_mut()) {
+                        *p = (*p - largest).exp_lane();
+                        *sum += *p;
                     }
-                    dqueries.fill(T::zero());
-                    for key in 0..t {
-                        let p = &probabilities[key * t..(key + 1) * t];
-                        let slope = &mut slopes[key * t..(key + 1) * t];
-                        for i in 0..t {
-                            slope[i] = p[i] * (slope[i] - mean[i]);
-                        }
-                        let at = key * 3 * inner + inner + head * w;
-                        for d in 0..w {
-                            add_scaled(&mut dqueries[d * t..(d + 1) * t], slope, x[at + d]);
-                            dx[at + d] = dot(slope, &queries[d * t..(d + 1) * t]);
-                        }
-                    }
-                    for d in 0..w {
-                        for i in 0..t {
-                            dx[i * 3 * inner + head * w + d] = dqueries[d * t + i] * scale;
-                        }
+                }
+                for sum in sum.iter_mut() {
+                    *sum = sum.recip();
+                }
+                for p in p.chunks_exact_mut(t) {
+                    for (p, &sum) in p.iter_mut().zip(sum.iter()) {
+                        *p *= sum;
                     }
                 }
             },
         );
     }
-
-    #[inline(always)]
-    fn scale<T: Element>(&self) -> T {
-        T::constant(1.0 / (self.width as f64).sqrt())
-    }
-
-    /// Scaled queries `[width, T]` and probabilities `[key, query]` of a head; `rest` has room for `2 T`.
-    #[inline(always)]
-    fn probabilities<T: Element>(
-        &self,
-        x: &[T],
-        head: usize,
-        queries: &mut [T],
-        p: &mut [T],
-        rest: &mut [T],
-    ) {
-        let (t, w, inner) = (self.tokens, self.width, self.heads * self.width);
-        let (largest, rest) = rest.split_at_mut(t);
-        let sum = &mut rest[..t];
-        let scale = self.scale::<T>();
-        for i in 0..t {
-            for d in 0..w {
-                queries[d * t + i] = x[i * 3 * inner + head * w + d] * scale;
-            }
-        }
-        largest.fill(T::neg_infinity());
-        for key in 0..t {
-            let p = &mut p[key * t..(key + 1) * t];
-            let k = &x[key * 3 * inner + inner + head * w..][..w];
-            p.fill(T::zero());
-            for d in 0..w {
-                add_scaled(p, &queries[d * t..(d + 1) * t], k[d]);
-            }
-            for (largest, &p) in largest.iter_mut().zip(p.iter()) {
-                *largest = if *largest < p { p } else { *largest };
-            }
-        }
-        sum.fill(T::zero());
-        for p in p.chunks_exact_mut(t) {
-            for i in 0..t {
-                p[i] = (p[i] - largest[i]).exp_lane();
-                sum[i] += p[i];
-            }
-        }
-        for sum in sum.iter_mut() {
-            *sum = sum.recip();
-        }
-        for p in p.chunks_exact_mut(t) {
-            for i in 0..t {
-                p[i] *= sum[i];
-            }
-        }
-    }
-}
-
-#[inline(always)]
-fn add_scaled<T: Element>(target: &mut [T], source: &[T], factor: T) {
-    for (target, &source) in target.iter_mut().zip(source) {
-        *target += source * factor;
-    }
-}
-
-/// Dot product in sixteen partial sums, joined in a fixed order.
-#[inline(always)]
-fn dot<T: Element>(a: &[T], b: &[T]) -> T {
-    let mut sums = [T::zero(); 16];
-    let (a, b) = (a.chunks_exact(16), b.chunks_exact(16));
-    let tail: T = a.remainder().iter().zip(b.remainder()).map(|(&a, &b)| a * b).sum();
-    for (a, b) in a.zip(b) {
-        for i in 0..16 {
-            sums[i] += a[i] * b[i];
-        }
-    }
-    sums.into_iter().sum::<T>() + tail
 }

@@ -3,6 +3,7 @@
 pub mod activation;
 pub mod arrangement;
 pub mod attention;
+mod columns;
 pub mod convolution;
 pub mod depthwise;
 mod lanes;

@@ -1,5 +1,6 @@
 //! Batch and layer normalisation of channels-last rows `[R, C]`.
 
+use super::columns;
 use super::lanes::{Element, vectorized};
 
 /// Added to variances.
@@ -11,28 +12,12 @@ pub const EPSILON: f64 = 1e-5;
 pub fn moments<T: Element>(x: &[T], moments: &mut [T]) {
     let c = moments.len() / 2;
     let (mean, squares) = moments.split_at_mut(c);
-    vectorized(
-        #[inline(always)]
-        || {
-            mean.fill(T::zero());
-            squares.fill(T::zero());
-            for row in x.chunks_exact(c) {
-                for (mean, &x) in mean.iter_mut().zip(row) {
-                    *mean += x;
-                }
-            }
-            let scale = T::constant(1.0 / (x.len() / c) as f64);
-            for mean in mean.iter_mut() {
-                *mean *= scale;
-            }
-            for row in x.chunks_exact(c) {
-                for ((square, &mean), &x) in squares.iter_mut().zip(mean.iter()).zip(row) {
-                    let d = x - mean;
-                    *square += d * d;
-                }
-            }
-        },
-    );
+    columns::total(x, None, mean);
+    let scale = T::constant(c as f64 / x.len() as f64);
+    for mean in mean.iter_mut() {
+        *mean *= scale;
+    }
+    columns::total(x, Some(mean), squares);
 }
 
 /// Joins the `moments [images, 2, C]` of images with `rows` rows each: `statistics [2, C]` gets mean and
@@ -68,37 +53,14 @@ pub fn normalise<T: Element>(
     for i in 0..c {
         scale[i] = weight[i] * statistics[c + i];
     }
-    let mean = &statistics[..c];
-    vectorized(
-        #[inline(always)]
-        || {
-            for (x, y) in x.chunks_exact(c).zip(y.chunks_exact_mut(c)) {
-                for i in 0..c {
-                    y[i] = (x[i] - mean[i]) * scale[i] + bias[i];
-                }
-            }
-        },
-    );
+    columns::shift_and_scale(x, &statistics[..c], scale, bias, y);
 }
 
 /// Sums over rows of `dy` and of `dy * (x - mean) / sigma`, to `sums [2, C]`.
 pub fn gradient_sums<T: Element>(x: &[T], dy: &[T], statistics: &[T], sums: &mut [T]) {
     let c = sums.len() / 2;
     let (plain, scaled) = sums.split_at_mut(c);
-    let mean = &statistics[..c];
-    vectorized(
-        #[inline(always)]
-        || {
-            plain.fill(T::zero());
-            scaled.fill(T::zero());
-            for (x, dy) in x.chunks_exact(c).zip(dy.chunks_exact(c)) {
-                for i in 0..c {
-                    plain[i] += dy[i];
-                    scaled[i] += dy[i] * (x[i] - mean[i]);
-                }
-            }
-        },
-    );
+    columns::sums(dy, x, &statistics[..c], plain, scaled);
     for (scaled, &inverse) in scaled.iter_mut().zip(&statistics[c..]) {
         *scaled *= inverse;
     }
@@ -132,31 +94,37 @@ pub fn normalise_gradient<T: Element>(
     accumulate: bool,
 ) {
     let c = statistics.len() / 2;
-    let mean = &statistics[..c];
-    let (a, rest) = coefficients[..3 * c].split_at(c);
-    let (b, d) = rest.split_at(c);
-    let keep = if accumulate { T::one() } else { T::zero() };
-    vectorized(
-        #[inline(always)]
-        || {
-            for ((x, dy), dx) in x.chunks_exact(c).zip(dy.chunks_exact(c)).zip(dx.chunks_exact_mut(c)) {
-                if !accumulate {
-                    dx.fill(T::zero());
-                }
-                for i in 0..c {
-                    dx[i] = dx[i] * keep + (a[i] * dy[i] + b[i] * (x[i] - mean[i]) + d[i]);
-                }
-            }
-        },
-    );
+    columns::combine(x, dy, &statistics[..c], coefficients, dx, accumulate);
+}
+
+/// Sum of `f(x)` in sixteen partial sums, joined in a fixed order.
+#[inline(always)]
+fn row_sum<T: Element>(x: &[T], f: impl Fn(T) -> T) -> T {
+    let mut sums = [T::zero(); 16];
+    let blocks = x.chunks_exact(16);
+    let tail: T = blocks.remainder().iter().map(|&x| f(x)).sum();
+    for block in blocks {
+        for (sum, &x) in sums.iter_mut().zip(block) {
+            *sum += f(x);
+        }
+    }
+    sums.into_iter().sum::<T>() + tail
 }
 
 /// Mean and `1 / sqrt(variance + eps)` of a row.
 #[inline(always)]
 fn row_statistics<T: Element>(x: &[T]) -> (T, T) {
     let count = T::constant(x.len() as f64);
-    let mean = x.iter().copied().sum::<T>() / count;
-    let variance = x.iter().map(|&x| (x - mean) * (x - mean)).sum::<T>() / count;
+    let mean = row_sum(
+        x,
+        #[inline(always)]
+        |x| x,
+    ) / count;
+    let variance = row_sum(
+        x,
+        #[inline(always)]
+        |x| (x - mean) * (x - mean),
+    ) / count;
     (mean, (variance + T::constant(EPSILON)).sqrt().recip())
 }
 
@@ -168,8 +136,8 @@ pub fn layer_norm<T: Element>(x: &[T], weight: &[T], bias: &[T], y: &mut [T]) {
         || {
             for (x, y) in x.chunks_exact(c).zip(y.chunks_exact_mut(c)) {
                 let (mean, inverse) = row_statistics(x);
-                for i in 0..c {
-                    y[i] = (x[i] - mean) * inverse * weight[i] + bias[i];
+                for (((y, &x), &weight), &bias) in y.iter_mut().zip(x).zip(weight).zip(bias) {
+                    *y = (x - mean) * inverse * weight + bias;
                 }
             }
         },

@@ -295,7 +295,11 @@ fn batch_norm_of_one_value_per_channel_gives_its_bias() {
     let mut gradient = vec![0.0; params.len()];
     executor.loss_and_gradient(&params, &images, &labels, Mode::TrainWithoutDropout, &mut gradient).unwrap();
     assert!(gradient.iter().all(|g| g.is_finite()), "{gradient:?}");
-    assert!(gradient[..12].iter().all(|&g| g == 0.0), "nothing flows through a constant");
+    // Up to rounding: the reciprocal deviation is 316 here.
+    assert!(
+        gradient[..12].iter().all(|g| g.abs() <= 1e-13),
+        "nothing flows through a constant: {gradient:?}"
+    );
 }
 
 #[test]

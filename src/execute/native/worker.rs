@@ -96,7 +96,7 @@ impl<T: Element> Scratch<T> {
                 let [_, height, width] = network.ops[index].shape;
                 let attention = Attention { tokens: height * width, heads, width: head_dim };
                 // The gradient by the input may have to be added after it was computed.
-                attention.scratch_len() + 3 * heads * head_dim * height * width
+                attention.scratch_len::<T>() + 3 * heads * head_dim * height * width
             }
             _ => network.ops[index].shape[0],
         };

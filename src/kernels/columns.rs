@@ -1,0 +1,357 @@
+//! Arithmetic per channel over channels-last rows `[R, C]`, coefficients and sums held in registers.
+
+use super::lanes::{Element, Kernel, Lanes};
+
+/// Work on a block of neighbouring channels, over all rows.
+trait Block<T: Element> {
+    /// Number of channels.
+    fn channels(&self) -> usize;
+
+    /// Works on `NV` vectors from channel `first`; with `PART` on the remaining channels, fewer than a vector.
+    ///
+    /// # Safety
+    /// The machine must have the instruction set of `V`; the channels must exist in all slices.
+    unsafe fn block<V: Lanes<T>, const NV: usize, const PART: bool>(&mut self, first: usize);
+}
+
+struct Blocks<B>(B);
+
+impl<T: Element, B: Block<T>> Kernel<T> for Blocks<B> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<V: Lanes<T>>(mut self) {
+        let channels = self.0.channels();
+        let mut first = 0;
+        // SAFETY: blocks stay below the number of channels; the instruction set is the caller's promise.
+        unsafe {
+            while first + 4 * V::N <= channels {
+                self.0.block::<V, 4, false>(first);
+                first += 4 * V::N;
+            }
+            while first + 2 * V::N <= channels {
+                self.0.block::<V, 2, false>(first);
+                first += 2 * V::N;
+            }
+            while first + V::N <= channels {
+                self.0.block::<V, 1, false>(first);
+                first += V::N;
+            }
+            if first < channels {
+                self.0.block::<V, 1, true>(first);
+            }
+        }
+    }
+}
+
+/// `NV` vectors from `source`, or its first `part` elements.
+#[inline(always)]
+unsafe fn load<T, V: Lanes<T>, const NV: usize, const PART: bool>(source: *const T, part: usize) -> [V; NV] {
+    // SAFETY: the caller's.
+    unsafe {
+        std::array::from_fn(|j| if PART { V::load_part(source, part) } else { V::load(source.add(j * V::N)) })
+    }
+}
+
+#[inline(always)]
+unsafe fn store<T, V: Lanes<T>, const NV: usize, const PART: bool>(
+    vectors: [V; NV],
+    target: *mut T,
+    part: usize,
+) {
+    // SAFETY: the caller's.
+    unsafe {
+        for (j, vector) in vectors.into_iter().enumerate() {
+            if PART {
+                vector.store_part(target, part);
+            } else {
+                vector.store(target.add(j * V::N));
+            }
+        }
+    }
+}
+
+/// `-vectors`.
+#[inline(always)]
+unsafe fn negated<T: Element, V: Lanes<T>, const NV: usize>(vectors: [V; NV]) -> [V; NV] {
+    // SAFETY: the caller's.
+    unsafe { vectors.map(|vector| vector.mul_add(V::splat(-T::one()), V::splat(T::zero()))) }
+}
+
+/// `y = (x - mean) * scale + bias`.
+pub(super) fn shift_and_scale<T: Element>(x: &[T], mean: &[T], scale: &[T], bias: &[T], y: &mut [T]) {
+    let c = bias.len();
+    assert!(mean.len() == c && scale.len() == c && x.len() == y.len() && x.len().is_multiple_of(c));
+    T::dispatch(Blocks(ShiftAndScale { x, mean, scale, bias, y }));
+}
+
+struct ShiftAndScale<'a, T> {
+    x: &'a [T],
+    mean: &'a [T],
+    scale: &'a [T],
+    bias: &'a [T],
+    y: &'a mut [T],
+}
+
+impl<T: Element> Block<T> for ShiftAndScale<'_, T> {
+    fn channels(&self) -> usize {
+        self.bias.len()
+    }
+
+    #[inline(always)]
+    unsafe fn block<V: Lanes<T>, const NV: usize, const PART: bool>(&mut self, first: usize) {
+        let c = self.bias.len();
+        let part = c - first;
+        // SAFETY: all slices hold whole rows or one row of channels.
+        unsafe {
+            let shift = negated(load::<T, V, NV, PART>(self.mean.as_ptr().add(first), part));
+            let scale = load::<T, V, NV, PART>(self.scale.as_ptr().add(first), part);
+            let bias = load::<T, V, NV, PART>(self.bias.as_ptr().add(first), part);
+            for row in 0..self.x.len() / c {
+                let x = load::<T, V, NV, PART>(self.x.as_ptr().add(row * c + first), part);
+                let y = std::array::from_fn(|j| x[j].add(shift[j]).mul_add(scale[j], bias[j]));
+                store::<T, V, NV, PART>(y, self.y.as_mut_ptr().add(row * c + first), part);
+            }
+        }
+    }
+}
+
+/// `y (+)= a * z + b * (x - mean) + d` with `coefficients [3, C]` a, b, d.
+pub(super) fn combine<T: Element>(
+    x: &[T],
+    z: &[T],
+    mean: &[T],
+    coefficients: &[T],
+    y: &mut [T],
+    accumulate: bool,
+) {
+    let c = mean.len();
+    assert!(
+        coefficients.len() == 3 * c && x.len() == y.len() && z.len() == y.len() && x.len().is_multiple_of(c)
+    );
+    T::dispatch(Blocks(Combine { x, z, mean, coefficients, y, accumulate }));
+}
+
+struct Combine<'a, T> {
+    x: &'a [T],
+    z: &'a [T],
+    mean: &'a [T],
+    coefficients: &'a [T],
+    y: &'a mut [T],
+    accumulate: bool,
+}
+
+impl<T: Element> Block<T> for Combine<'_, T> {
+    fn channels(&self) -> usize {
+        self.mean.len()
+    }
+
+    #[inline(always)]
+    unsafe fn block<V: Lanes<T>, const NV: usize, const PART: bool>(&mut self, first: usize) {
+        let c = self.mean.len();
+        let part = c - first;
+        // SAFETY: all slices hold whole rows or rows of coefficients.
+        unsafe {
+            let shift = negated(load::<T, V, NV, PART>(self.mean.as_ptr().add(first), part));
+            let a = load::<T, V, NV, PART>(self.coefficients.as_ptr().add(first), part);
+            let b = load::<T, V, NV, PART>(self.coefficients.as_ptr().add(c + first), part);
+            let d = load::<T, V, NV, PART>(self.coefficients.as_ptr().add(2 * c + first), part);
+            for row in 0..self.x.len() / c {
+                let at = row * c + first;
+                let x = load::<T, V, NV, PART>(self.x.as_ptr().add(at), part);
+                let z = load::<T, V, NV, PART>(self.z.as_ptr().add(at), part);
+                let mut y =
+                    std::array::from_fn(|j| a[j].mul_add(z[j], b[j].mul_add(x[j].add(shift[j]), d[j])));
+                if self.accumulate {
+                    let old = load::<T, V, NV, PART>(self.y.as_ptr().add(at), part);
+                    y = std::array::from_fn(|j| y[j].add(old[j]));
+                }
+                store::<T, V, NV, PART>(y, self.y.as_mut_ptr().add(at), part);
+            }
+        }
+    }
+}
+
+/// `y (+)= x * gate`.
+pub(super) fn gate<T: Element>(x: &[T], gate: &[T], y: &mut [T], accumulate: bool) {
+    let c = gate.len();
+    assert!(x.len() == y.len() && x.len().is_multiple_of(c));
+    T::dispatch(Blocks(Gate { x, gate, y, accumulate }));
+}
+
+struct Gate<'a, T> {
+    x: &'a [T],
+    gate: &'a [T],
+    y: &'a mut [T],
+    accumulate: bool,
+}
+
+impl<T: Element> Block<T> for Gate<'_, T> {
+    fn channels(&self) -> usize {
+        self.gate.len()
+    }
+
+    #[inline(always)]
+    unsafe fn block<V: Lanes<T>, const NV: usize, const PART: bool>(&mut self, first: usize) {
+        let c = self.gate.len();
+        let part = c - first;
+        // SAFETY: all slices hold whole rows or one row of channels.
+        unsafe {
+            let gate = load::<T, V, NV, PART>(self.gate.as_ptr().add(first), part);
+            for row in 0..self.x.len() / c {
+                let at = row * c + first;
+                let x = load::<T, V, NV, PART>(self.x.as_ptr().add(at), part);
+                let old = if self.accumulate {
+                    load::<T, V, NV, PART>(self.y.as_ptr().add(at), part)
+                } else {
+                    [V::splat(T::zero()); NV]
+                };
+                let y = std::array::from_fn(|j| x[j].mul_add(gate[j], old[j]));
+                store::<T, V, NV, PART>(y, self.y.as_mut_ptr().add(at), part);
+            }
+        }
+    }
+}
+
+/// `plain = sum of z` and `product = sum of z * (x - mean)` over rows, overwritten.
+pub(super) fn sums<T: Element>(z: &[T], x: &[T], mean: &[T], plain: &mut [T], product: &mut [T]) {
+    let c = plain.len();
+    assert!(mean.len() == c && product.len() == c && x.len() == z.len() && x.len().is_multiple_of(c));
+    T::dispatch(Blocks(Sums { z, x, mean, plain, product }));
+}
+
+struct Sums<'a, T> {
+    z: &'a [T],
+    x: &'a [T],
+    mean: &'a [T],
+    plain: &'a mut [T],
+    product: &'a mut [T],
+}
+
+impl<T: Element> Block<T> for Sums<'_, T> {
+    fn channels(&self) -> usize {
+        self.plain.len()
+    }
+
+    #[inline(always)]
+    unsafe fn block<V: Lanes<T>, const NV: usize, const PART: bool>(&mut self, first: usize) {
+        let c = self.plain.len();
+        let part = c - first;
+        let rows = self.x.len() / c;
+        // SAFETY: all slices hold whole rows or one row of channels.
+        unsafe {
+            let shift = negated(load::<T, V, NV, PART>(self.mean.as_ptr().add(first), part));
+            // Two rows at a time: additions of a row need not wait for those of the row before.
+            let mut plain = [[V::splat(T::zero()); NV]; 2];
+            let mut product = plain;
+            for row in (0..rows - rows % 2).step_by(2) {
+                for k in 0..2 {
+                    self.add::<V, NV, PART>(first, row + k, shift, &mut plain[k], &mut product[k]);
+                }
+            }
+            if rows % 2 == 1 {
+                self.add::<V, NV, PART>(first, rows - 1, shift, &mut plain[0], &mut product[0]);
+            }
+            let plain = std::array::from_fn(|j| plain[0][j].add(plain[1][j]));
+            let product = std::array::from_fn(|j| product[0][j].add(product[1][j]));
+            store::<T, V, NV, PART>(plain, self.plain.as_mut_ptr().add(first), part);
+            store::<T, V, NV, PART>(product, self.product.as_mut_ptr().add(first), part);
+        }
+    }
+}
+
+// The bodies of unrolled loops are methods: closures would not be inlined, and so compiled without the vectors'
+// instruction set.
+impl<T: Element> Sums<'_, T> {
+    #[inline(always)]
+    unsafe fn add<V: Lanes<T>, const NV: usize, const PART: bool>(
+        &self,
+        first: usize,
+        row: usize,
+        shift: [V; NV],
+        plain: &mut [V; NV],
+        product: &mut [V; NV],
+    ) {
+        let c = self.plain.len();
+        let (at, part) = (row * c + first, c - first);
+        // SAFETY: the row exists.
+        unsafe {
+            let z = load::<T, V, NV, PART>(self.z.as_ptr().add(at), part);
+            let x = load::<T, V, NV, PART>(self.x.as_ptr().add(at), part);
+            for j in 0..NV {
+                plain[j] = plain[j].add(z[j]);
+                product[j] = z[j].mul_add(x[j].add(shift[j]), product[j]);
+            }
+        }
+    }
+}
+
+/// `sum` of `x` over rows, or of `(x - shift)^2` if a shift is given; overwritten.
+pub(super) fn total<T: Element>(x: &[T], shift: Option<&[T]>, sum: &mut [T]) {
+    let c = sum.len();
+    assert!(shift.is_none_or(|shift| shift.len() == c) && x.len().is_multiple_of(c));
+    T::dispatch(Blocks(Total { x, shift, sum }));
+}
+
+struct Total<'a, T> {
+    x: &'a [T],
+    shift: Option<&'a [T]>,
+    sum: &'a mut [T],
+}
+
+impl<T: Element> Block<T> for Total<'_, T> {
+    fn channels(&self) -> usize {
+        self.sum.len()
+    }
+
+    #[inline(always)]
+    unsafe fn block<V: Lanes<T>, const NV: usize, const PART: bool>(&mut self, first: usize) {
+        let c = self.sum.len();
+        let part = c - first;
+        let rows = self.x.len() / c;
+        // SAFETY: all slices hold whole rows or one row of channels.
+        unsafe {
+            // Four rows at a time: additions of a row need not wait for those of the row before.
+            let mut sums = [[V::splat(T::zero()); NV]; 4];
+            let shift = match self.shift {
+                Some(shift) => negated(load::<T, V, NV, PART>(shift.as_ptr().add(first), part)),
+                None => sums[0],
+            };
+            for row in (0..rows - rows % 4).step_by(4) {
+                for (k, sum) in sums.iter_mut().enumerate() {
+                    self.add::<V, NV, PART>(first, row + k, shift, sum);
+                }
+            }
+            for row in rows - rows % 4..rows {
+                self.add::<V, NV, PART>(first, row, shift, &mut sums[0]);
+            }
+            let sum = std::array::from_fn(|j| sums[0][j].add(sums[1][j]).add(sums[2][j].add(sums[3][j])));
+            store::<T, V, NV, PART>(sum, self.sum.as_mut_ptr().add(first), part);
+        }
+    }
+}
+
+impl<T: Element> Total<'_, T> {
+    #[inline(always)]
+    unsafe fn add<V: Lanes<T>, const NV: usize, const PART: bool>(
+        &self,
+        first: usize,
+        row: usize,
+        shift: [V; NV],
+        sum: &mut [V; NV],
+    ) {
+        let c = self.sum.len();
+        // SAFETY: the row exists.
+        unsafe {
+            let x = load::<T, V, NV, PART>(self.x.as_ptr().add(row * c + first), c - first);
+            for j in 0..NV {
+                sum[j] = if self.shift.is_some() {
+                    let d = x[j].add(shift[j]);
+                    d.mul_add(d, sum[j])
+                } else {
+                    sum[j].add(x[j])
+                };
+            }
+        }
+    }
+}
