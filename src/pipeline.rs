@@ -118,6 +118,11 @@ impl GhnEvaluator {
         &self.ghn
     }
 
+    /// Classes of the images.
+    pub fn num_classes(&self) -> usize {
+        self.classes
+    }
+
     fn network(&self, arch: &CellArchitecture) -> Result<Network> {
         let network = expand(arch, self.classes)?;
         let [_, height, width] = network.input_shape();

@@ -100,7 +100,7 @@ fn a_search_writes_its_results_and_the_leaderboard_reads_them() {
     assert!(printed.contains("to continue: foretell search --resume --out runs/search-001"), "{printed}");
     let plots = ["accuracy-latency", "best-so-far", "clean-noisy"];
     let plots = plots.iter().flat_map(|stem| ["png", "svg"].map(|kind| format!("{stem}.{kind}")));
-    for name in plots.chain(["leaderboard.csv".into(), "trials.parquet".into()]) {
+    for name in plots.chain(["leaderboard.csv".into(), "leaderboard.jsonl".into(), "trials.parquet".into()]) {
         assert!(printed.contains(&format!("runs/search-001/{name}")), "{name} is not named: {printed}");
         assert!(std::fs::metadata(run.join(&name)).unwrap().len() > 0, "{name}");
     }

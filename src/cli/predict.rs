@@ -20,8 +20,8 @@ pub struct Args {
     /// Architecture to pick from the file
     #[arg(long)]
     id: Option<String>,
-    /// Hypernetwork, .safetensors or .pt
-    #[arg(long, value_name = "FILE")]
+    /// Hypernetwork: bundled, or a .safetensors or .pt file
+    #[arg(long, value_name = "bundled|FILE", default_value = "bundled")]
     ghn: PathBuf,
     /// File to write: float32 tensors named as in a PyTorch state dict, the architecture in the metadata
     #[arg(long, value_name = "FILE")]
@@ -30,7 +30,7 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: Args) -> anyhow::Result<()> {
-    let ghn = Ghn::load(&args.ghn)?;
+    let ghn = if args.ghn.as_os_str() == "bundled" { Ghn::bundled()? } else { Ghn::load(&args.ghn)? };
     let classes = ghn.config().num_classes;
     let stated = resolve(&args.arch, args.id.as_deref(), None)?;
     // The hypernetwork predicts a classifier of its own classes, whatever the list was drawn for.

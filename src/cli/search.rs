@@ -194,20 +194,21 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let hint = format!("to continue: foretell search --resume --out {}", folder.path().display());
     let stopped =
         stopped.with_context(|| format!("the search stopped; what was finished is kept ({hint})"))?;
-    conclude(&study, &settings.objective, folder.path(), stopped, &hint)
+    conclude(&study, &settings.objective, evaluator.num_classes(), folder.path(), stopped, &hint)
 }
 
 /// Prints and writes the results.
 fn conclude(
     study: &Study,
     objective: &Objective,
+    num_classes: usize,
     folder: &Path,
     stopped: StopReason,
     hint: &str,
 ) -> anyhow::Result<()> {
     print!("{}", Leaderboard::new(study.trials(), SortKey::Objective).table(10));
     println!("stopped after {:.1} s of search: {stopped}", study.elapsed_s());
-    let results = write_results(study.trials(), objective, folder)?;
+    let results = write_results(study.trials(), objective, num_classes, folder)?;
     for reason in &results.left_out {
         eprintln!("no plot {reason}");
     }
@@ -220,6 +221,13 @@ fn conclude(
         StopReason::Seconds => " --seconds MORE",
         _ => "",
     };
+    if let Some(best) = study.best() {
+        println!(
+            "the winner's weights: foretell predict --arch {}#trial/{} --out winner.safetensors",
+            folder.join("leaderboard.jsonl").display(),
+            best.number
+        );
+    }
     println!("{hint}{more}");
     if stopped == StopReason::Interrupted {
         return Err(crate::Error::Interrupted.into());

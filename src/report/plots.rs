@@ -8,6 +8,7 @@ use super::progress::ProgressFigure;
 use super::{Leaderboard, SortKey, write_csv, write_parquet};
 use crate::Result;
 use crate::search::Objective;
+use crate::space::{ArchRecord, Architecture, save_records};
 use crate::study::{Trial, TrialState};
 use std::path::{Path, PathBuf};
 
@@ -20,17 +21,36 @@ pub struct Plots {
     pub left_out: Vec<String>,
 }
 
-/// Writes `leaderboard.csv` (sorted by the objective), `trials.parquet` (in the order of trials) and the plots into
-/// `folder`.
+/// Writes `leaderboard.csv` and `leaderboard.jsonl` (sorted by the objective), `trials.parquet` (in the order of
+/// trials) and the plots into `folder`. The JSON lines hold the architectures of the finished trials, named
+/// `trial/N`, with classifiers of `num_classes` classes, as other commands read them.
 ///
 /// # Errors
 /// As [`write_plots`].
-pub fn write_results(trials: &[Trial], objective: &Objective, folder: &Path) -> Result<Plots> {
+pub fn write_results(
+    trials: &[Trial],
+    objective: &Objective,
+    num_classes: usize,
+    folder: &Path,
+) -> Result<Plots> {
     let (csv, parquet) = (folder.join("leaderboard.csv"), folder.join("trials.parquet"));
-    write_csv(&Leaderboard::new(trials, SortKey::Objective).frame()?, &csv)?;
+    let architectures = folder.join("leaderboard.jsonl");
+    let leaderboard = Leaderboard::new(trials, SortKey::Objective);
+    write_csv(&leaderboard.frame()?, &csv)?;
+    let records: Vec<ArchRecord> = leaderboard
+        .ranked()
+        .iter()
+        .map(|trial| ArchRecord {
+            id: format!("trial/{}", trial.number),
+            split: String::new(),
+            num_classes,
+            arch: Architecture::Cells(trial.arch.clone()),
+        })
+        .collect();
+    save_records(&architectures, &records)?;
     write_parquet(&frame(&trials.iter().collect::<Vec<&Trial>>())?, &parquet)?;
     let mut results = write_plots(trials, objective, folder)?;
-    results.written.splice(0..0, [csv, parquet]);
+    results.written.splice(0..0, [csv, architectures, parquet]);
     Ok(results)
 }
 
