@@ -86,9 +86,10 @@ impl Attention {
             self.place(result, head, Part::Keys, scale, dx);
             result.fill(T::zero());
             self.gather(x, head, Part::Keys, slopes, result);
+            let (first, view) = self.part(head, Part::Queries);
             for (d, row) in result.chunks_exact(t).enumerate() {
                 for (i, &value) in row.iter().enumerate() {
-                    dx[i * 3 * inner + head * w + d] = value * scale;
+                    dx[first + i * view.column + d] = value * scale;
                 }
             }
         }

@@ -75,16 +75,46 @@ pub trait Kernel<T> {
     unsafe fn run<V: Lanes<T>>(self) -> Self::Output;
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Level {
+/// An instruction set, poorer ones first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Level {
+    /// What the target guarantees.
     Baseline,
+    /// AVX2 and FMA.
     #[cfg(target_arch = "x86_64")]
     Avx2,
+    /// AVX-512 F, VL, DQ and BW.
     #[cfg(target_arch = "x86_64")]
     Avx512,
 }
 
+#[cfg(test)]
+thread_local! {
+    static FORCED: std::cell::Cell<Option<Level>> = const { std::cell::Cell::new(None) };
+}
+
+/// The instruction sets of this machine.
+#[cfg(test)]
+pub(crate) fn levels() -> Vec<Level> {
+    #[cfg(target_arch = "x86_64")]
+    let known = [Level::Baseline, Level::Avx2, Level::Avx512];
+    #[cfg(not(target_arch = "x86_64"))]
+    let known = [Level::Baseline];
+    known.into_iter().filter(|&known| known <= level()).collect()
+}
+
+/// Kernels that the current thread runs use `level` from now on.
+#[cfg(test)]
+pub(crate) fn force(level: Level) {
+    assert!(levels().contains(&level), "this machine lacks {level:?}");
+    FORCED.set(Some(level));
+}
+
 fn level() -> Level {
+    #[cfg(test)]
+    if let Some(level) = FORCED.get() {
+        return level;
+    }
     static LEVEL: OnceLock<Level> = OnceLock::new();
     *LEVEL.get_or_init(|| {
         #[cfg(target_arch = "x86_64")]

@@ -15,3 +15,5 @@ mod special;
 pub mod tiling;
 
 pub use lanes::{Element, Kernel, Lanes, vectorized};
+#[cfg(test)]
+pub(crate) use lanes::{force, levels};

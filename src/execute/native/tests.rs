@@ -468,6 +468,55 @@ fn results_do_not_depend_on_threads() {
 }
 
 #[test]
+fn every_instruction_set_gives_the_same_results() {
+    let mut net = Build::new([3, 9, 10]);
+    let x = net.conv(OpId(0), 24, [3, 3], [2, 2], [1, 1], 1, 1);
+    let y = net.layer_norm(x);
+    let y = net.attention(y, 3, 8);
+    let y = net.same(OpKind::Gelu, y);
+    let x = net.add(x, y);
+    let x = net.conv(x, 24, [5, 5], [1, 1], [4, 4], 2, 24);
+    let x = net.op(OpKind::Flatten, &[x], [24 * 5 * 5, 1, 1]);
+    net.linear(x, 70, true);
+    for (name, network) in [("cells", cells()), ("attention", net.0)] {
+        let Case { params, images, labels } = case(&network, 5, 5);
+        let results: Vec<Vec<f64>> = crate::kernels::levels()
+            .into_iter()
+            .map(|level| {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(2);
+                let pool = pool.start_handler(move |_| crate::kernels::force(level)).build().unwrap();
+                pool.install(|| {
+                    let mut executor = NativeExecutor::<f64>::new(&network, 5).unwrap();
+                    let mut gradient = vec![0.0; params.len()];
+                    let mode = Mode::TrainWithoutDropout;
+                    executor.loss_and_gradient(&params, &images, &labels, mode, &mut gradient).unwrap();
+                    gradient
+                })
+            })
+            .collect();
+        for result in &results[1..] {
+            assert_close(name, result, &results[0], 1e-11);
+        }
+        let logits: Vec<Vec<f64>> = crate::kernels::levels()
+            .into_iter()
+            .map(|level| {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(2);
+                let pool = pool.start_handler(move |_| crate::kernels::force(level)).build().unwrap();
+                let single = |x: &[f64]| x.iter().map(|&x| x as f32).collect::<Vec<f32>>();
+                pool.install(|| {
+                    let mut executor = NativeExecutor::<f32>::new(&network, 5).unwrap();
+                    let logits = executor.logits(&single(&params), &single(&images), Mode::Evaluate).unwrap();
+                    logits.into_iter().map(f64::from).collect()
+                })
+            })
+            .collect();
+        for result in &logits[1..] {
+            assert_close(name, result, &logits[0], 1e-5);
+        }
+    }
+}
+
+#[test]
 fn an_executor_can_be_reused() {
     let network = cells();
     let mut reused = NativeExecutor::<f64>::new(&network, 9).unwrap();
