@@ -2,12 +2,12 @@
 
 mod golden;
 
-use candle_core::{DType, Tensor, Var, WithDType};
+use candle_core::{DType, Tensor, WithDType};
 use foretell::execute::{Executor, Mode, NativeExecutor, Real};
 use foretell::ghn::Ghn;
+use foretell::training::{Adam, AdamConfig, Gradients, collect_gradients, global_norm, network_loss};
 use golden::{Subject, difference, f64s, largest};
 use serde::Deserialize;
-use std::collections::BTreeMap;
 
 #[derive(Deserialize)]
 struct GradientFile {
@@ -64,28 +64,18 @@ impl Native for f64 {
 }
 
 /// Mean loss over the networks and its gradient by the hypernetwork's tensors.
-fn gradients<T: Native>(ghn: &Ghn, subjects: &[&Subject], batch: &Batch) -> (f64, BTreeMap<String, Tensor>) {
+fn gradients<T: Native>(ghn: &Ghn, subjects: &[&Subject], batch: &Batch) -> (f64, Gradients) {
     let pairs: Vec<_> = subjects.iter().map(|s| (&s.network, &s.graph)).collect();
     let images: Vec<T> = batch.images.iter().map(|&value| T::of(value)).collect();
-    let (mut loss, mut surrogate) = (0.0, Tensor::zeros((), T::DTYPE, ghn.device()).unwrap());
+    let mut total = Tensor::zeros((), T::DTYPE, ghn.device()).unwrap();
     for (subject, prediction) in subjects.iter().zip(ghn.predict(&pairs).unwrap()) {
-        let params: Vec<T> = prediction.params.to_vec1().unwrap();
-        let mut gradient = vec![T::of(0.0); params.len()];
-        let value = T::executor(subject, batch.labels.len())
-            .loss_and_gradient(&params, &images, &batch.labels, Mode::TrainWithoutDropout, &mut gradient)
-            .unwrap();
-        loss += Real::to_f64(value) / subjects.len() as f64;
-        // A scalar with the loss's gradient: the sum of parameters times their constant gradients.
-        let gradient = Tensor::from_vec(gradient, params.len(), ghn.device()).unwrap();
-        surrogate = (surrogate + (prediction.params * gradient).unwrap().sum_all().unwrap()).unwrap();
+        let mut executor = T::executor(subject, batch.labels.len());
+        let mode = Mode::TrainWithoutDropout;
+        let loss = network_loss(&mut *executor, &prediction.params, &images, &batch.labels, mode).unwrap();
+        total = (total + loss).unwrap();
     }
-    let store = (surrogate / subjects.len() as f64).unwrap().backward().unwrap();
-    let gradient = |var: &Var| store.get(var).cloned().unwrap_or_else(|| var.zeros_like().unwrap());
-    (loss, ghn.vars().into_iter().map(|(name, var)| (name, gradient(&var))).collect())
-}
-
-fn norm(gradients: &BTreeMap<String, Tensor>) -> f64 {
-    gradients.values().flat_map(f64s).map(|value| value * value).sum::<f64>().sqrt()
+    let loss = (total / subjects.len() as f64).unwrap();
+    (f64s(&loss)[0], collect_gradients(&ghn.vars(), &loss.backward().unwrap()))
 }
 
 fn compare<T: Native>(name: &str, ghn: &Ghn, step: &Step, sharpness: f64) {
@@ -96,7 +86,10 @@ fn compare<T: Native>(name: &str, ghn: &Ghn, step: &Step, sharpness: f64) {
     let archs = &step.archs;
     // Either column of the reference: its float64 loss is the better known number.
     assert!((loss - step.loss_f64).abs() <= sharpness * step.loss.abs(), "{name} {archs:?}: loss {loss}");
-    assert!((norm(&found) - step.grad_norm).abs() <= 1e-3 * step.grad_norm, "{name} {archs:?}");
+    assert!(
+        (global_norm(&found).unwrap() - step.grad_norm).abs() <= 1e-3 * step.grad_norm,
+        "{name} {archs:?}"
+    );
     assert_eq!(found.len(), step.grads.len());
     for wanted in &step.grads {
         let values = f64s(&found[&wanted.name]);
@@ -149,49 +142,55 @@ struct FinalParam {
     f64_max_abs_diff: f64,
 }
 
-/// Losses before each of the updates of a trace, with Adam and clipping written out; the hypernetwork changes.
-fn train<T: Native>(trace: &Trace, ghn: &Ghn) -> (Vec<f64>, Vec<f64>) {
-    let all = golden::subjects(|id| trace.archs.iter().any(|other| other == id));
-    let subjects: Vec<&Subject> = all.iter().collect();
-    let batch = Batch::read();
-    let mut moments: BTreeMap<String, Vec<[f64; 2]>> = BTreeMap::new();
-    let (mut losses, mut norms) = (Vec::new(), Vec::new());
-    for step in 1..=trace.losses_f64.len() {
-        let (loss, gradients) = gradients::<T>(ghn, &subjects, &batch);
-        let norm = norm(&gradients);
+/// Losses before each of the updates of a trace; the hypernetwork changes. `visit` sees it before each update, with
+/// its loss and gradients.
+fn train<T: Native>(
+    trace: &Trace,
+    ghn: &Ghn,
+    batch: &Batch,
+    subjects: &[&Subject],
+    mut visit: impl FnMut(f64, &Gradients),
+) -> Vec<f64> {
+    let Trace { lr, betas, eps, weight_decay, .. } = *trace;
+    let mut adam = Adam::new(AdamConfig { lr, betas, eps, weight_decay, decoupled: false }, ghn.vars());
+    let mut losses = Vec::new();
+    for _ in 0..trace.losses_f64.len() {
+        let (loss, gradients) = gradients::<T>(ghn, subjects, batch);
+        visit(loss, &gradients);
         losses.push(loss);
-        norms.push(norm);
-        let scale = (trace.grad_clip / (norm + 1e-6)).min(1.0);
-        let [b1, b2] = trace.betas;
-        for (name, var) in ghn.vars() {
-            let mut values = f64s(&var);
-            let moments = moments.entry(name.clone()).or_insert_with(|| vec![[0.0; 2]; values.len()]);
-            for ((value, gradient), [first, second]) in
-                values.iter_mut().zip(f64s(&gradients[&name])).zip(moments)
-            {
-                let gradient = gradient * scale + trace.weight_decay * *value;
-                *first = b1 * *first + (1.0 - b1) * gradient;
-                *second = b2 * *second + (1.0 - b2) * gradient * gradient;
-                let spread = (*second / (1.0 - b2.powi(step as i32))).sqrt();
-                *value -= trace.lr / (1.0 - b1.powi(step as i32)) * *first / (spread + trace.eps);
-            }
-            let values = Tensor::from_vec(values, var.shape(), var.device()).unwrap();
-            var.set(&values.to_dtype(var.dtype()).unwrap()).unwrap();
-        }
+        let norm = global_norm(&gradients).unwrap();
+        adam.step(&gradients, (trace.grad_clip / (norm + 1e-6)).min(1.0), 1.0).unwrap();
     }
-    (losses, norms)
+    losses
+}
+
+/// Largest difference of a tensor's gradient, relative to the tensor's largest element.
+fn gradient_gap(found: &Gradients, exact: &Gradients) -> f64 {
+    assert!(found.keys().eq(exact.keys()));
+    let gap = |(name, exact): (&String, &Tensor)| {
+        let exact = f64s(exact);
+        difference(&f64s(&found[name]), &exact) / largest(&exact).max(f64::MIN_POSITIVE)
+    };
+    exact.iter().map(gap).fold(0.0, f64::max)
+}
+
+fn relative_gaps(found: &[f64], exact: &[f64]) -> Vec<f64> {
+    found.iter().zip(exact).map(|(found, exact)| (found - exact).abs() / exact).collect()
 }
 
 #[test]
 fn ten_updates_equal_the_reference() {
     let file: Traces = golden::json("training_trace.json");
     assert_eq!(file.traces.len(), 3);
+    let batch = Batch::read();
     for trace in &file.traces {
         let label = format!("{} {:?}", trace.ghn, trace.archs);
+        let all = golden::subjects(|id| trace.archs.iter().any(|other| other == id));
+        let subjects: Vec<&Subject> = all.iter().collect();
 
         // Float64 follows the reference's float64 run to the end.
         let ghn = golden::ghn(&trace.ghn).to_dtype(DType::F64).unwrap();
-        let (losses, _) = train::<f64>(trace, &ghn);
+        let losses = train::<f64>(trace, &ghn, &batch, &subjects, |_, _| ());
         let gap = difference(&losses, &trace.losses_f64);
         assert!(gap <= 1e-6, "{label}: float64 losses differ by {gap}");
         for param in &trace.final_params {
@@ -202,14 +201,37 @@ fn ten_updates_equal_the_reference() {
             assert!(gap <= 1.01 * param.f64_max_abs_diff + 1e-6, "{label} {}: differs by {gap}", param.name);
         }
 
-        // Float32 leaves it where rounding is amplified: an activation that rounds to the other side of a ReLU's
-        // kink changes the gradient at once (2e-3 of its maximum for avg_pool_3x3, 1e-6 elsewhere), and Adam's
-        // first updates are the signs of gradients. The small hypernetwork stays close; of the larger one the
-        // first two losses are compared.
-        let (losses, norms) = train::<f32>(trace, &golden::ghn(&trace.ghn));
-        let (steps, tolerance) = if trace.ghn == "ghn2_tiny" { (10, 1e-3) } else { (2, 1e-4) };
-        let gap = difference(&losses[..steps], &trace.losses_f64[..steps]);
-        assert!(gap <= tolerance, "{label}: float32 losses differ by {gap}");
+        // Float32, at each of its ten steps, computes what float64 computes with the same weights. An activation
+        // within rounding of a ReLU's kink may fall on its other side and change a gradient at once: of the thirty
+        // steps one does (4e-4 of a tensor's maximum), the others stay within 3e-5. That is no loss of digits: in
+        // float64, noise of 1e-7 on avg_pool_3x3's predicted parameters (they err by 7e-8, those of the reference
+        // as well) changes the gradient of six in ten draws by 1e-2 of its maximum, of the others by 1e-6.
+        let ghn = golden::ghn(&trace.ghn);
+        let (mut norms, mut gaps) = (Vec::new(), Vec::new());
+        let losses = train::<f32>(trace, &ghn, &batch, &subjects, |loss, found| {
+            let same = ghn.to_dtype(DType::F64).unwrap();
+            let (exact_loss, exact) = gradients::<f64>(&same, &subjects, &batch);
+            let gap = (loss - exact_loss).abs() / exact_loss;
+            assert!(gap <= 2e-6, "{label}: float32 loss {loss} differs by {gap}");
+            norms.push(global_norm(found).unwrap());
+            gaps.push(gradient_gap(found, &exact));
+        });
+        let smooth = gaps.iter().filter(|&&gap| gap <= 1e-4).count();
+        assert!(smooth >= 8, "{label}: float32 gradients differ by {gaps:?}");
+        assert!(gaps.iter().all(|&gap| gap <= 1e-2), "{label}: float32 gradients differ by {gaps:?}");
+
+        // The path itself is chaotic: Adam's first updates are signs of gradients, so that weights that differ by
+        // 5e-5 in a few places meet other kinks two steps later (the third loss is off by 1e-4, the tenth by 5e-2 and
+        // 3e-1; the reference's by 1e-7 and up to 4e-2). The small hypernetwork stays close to the end (1e-6), the
+        // larger one is compared at the first two losses, and coarsely up to the fifth.
+        let gaps = relative_gaps(&losses, &trace.losses_f64);
+        let tolerances: &[f64] = match trace.ghn.as_str() {
+            "ghn2_tiny" => &[1e-4; 10],
+            _ => &[1e-5, 1e-4, 1e-3, 1e-3, 1e-3],
+        };
+        for (step, (gap, tolerance)) in gaps.iter().zip(tolerances).enumerate() {
+            assert!(gap <= tolerance, "{label}: float32 loss {step} differs by {gap}");
+        }
         let first = (norms[0] - trace.grad_norms_before_clip[0]).abs();
         assert!(first <= 1e-3 * norms[0], "{label}: gradient norms differ by {first}");
     }

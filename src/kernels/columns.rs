@@ -2,6 +2,13 @@
 
 use super::lanes::{Element, Kernel, Lanes};
 
+/// Rows that join before they meet the total: in single precision the rounding error of a sum then grows with the
+/// square root of tens of terms and not of thousands (Higham, Accuracy and Stability of Numerical Algorithms, 4.2).
+const ROWS: usize = 64;
+
+/// Pixels that gradients of weights sum in registers before they are added to memory, for the same reason.
+pub(super) const PIXELS: usize = 128;
+
 /// Work on a block of neighbouring channels, over all rows.
 trait Block<T: Element> {
     /// Number of channels.
@@ -241,19 +248,28 @@ impl<T: Element> Block<T> for Sums<'_, T> {
         // SAFETY: all slices hold whole rows or one row of channels.
         unsafe {
             let shift = negated(load::<T, V, NV, PART>(self.mean.as_ptr().add(first), part));
-            // Two rows at a time: additions of a row need not wait for those of the row before.
-            let mut plain = [[V::splat(T::zero()); NV]; 2];
-            let mut product = plain;
-            for row in (0..rows - rows % 2).step_by(2) {
-                for k in 0..2 {
-                    self.add::<V, NV, PART>(first, row + k, shift, &mut plain[k], &mut product[k]);
+            let mut totals = [[V::splat(T::zero()); NV]; 2];
+            for start in (0..rows).step_by(ROWS) {
+                let end = rows.min(start + ROWS);
+                let even = end - (end - start) % 2;
+                // Two rows at a time: additions of a row need not wait for those of the row before.
+                let mut plain = [[V::splat(T::zero()); NV]; 2];
+                let mut product = plain;
+                for row in (start..even).step_by(2) {
+                    for k in 0..2 {
+                        self.add::<V, NV, PART>(first, row + k, shift, &mut plain[k], &mut product[k]);
+                    }
+                }
+                if even < end {
+                    self.add::<V, NV, PART>(first, even, shift, &mut plain[0], &mut product[0]);
+                }
+                for (total, part) in totals.iter_mut().zip([plain, product]) {
+                    for j in 0..NV {
+                        total[j] = total[j].add(part[0][j].add(part[1][j]));
+                    }
                 }
             }
-            if rows % 2 == 1 {
-                self.add::<V, NV, PART>(first, rows - 1, shift, &mut plain[0], &mut product[0]);
-            }
-            let plain = std::array::from_fn(|j| plain[0][j].add(plain[1][j]));
-            let product = std::array::from_fn(|j| product[0][j].add(product[1][j]));
+            let [plain, product] = totals;
             store::<T, V, NV, PART>(plain, self.plain.as_mut_ptr().add(first), part);
             store::<T, V, NV, PART>(product, self.product.as_mut_ptr().add(first), part);
         }
@@ -317,15 +333,24 @@ impl<T: Element> Block<T> for Total<'_, T> {
                 Some(shift) => negated(load::<T, V, NV, PART>(shift.as_ptr().add(first), part)),
                 None => sums[0],
             };
-            for row in (0..rows - rows % 4).step_by(4) {
-                for (k, sum) in sums.iter_mut().enumerate() {
-                    self.add::<V, NV, PART>(first, row + k, shift, sum);
+            let mut total = sums[0];
+            for start in (0..rows).step_by(ROWS) {
+                let end = rows.min(start + ROWS);
+                let whole = end - (end - start) % 4;
+                sums = [[V::splat(T::zero()); NV]; 4];
+                for row in (start..whole).step_by(4) {
+                    for (k, sum) in sums.iter_mut().enumerate() {
+                        self.add::<V, NV, PART>(first, row + k, shift, sum);
+                    }
+                }
+                for row in whole..end {
+                    self.add::<V, NV, PART>(first, row, shift, &mut sums[0]);
+                }
+                for j in 0..NV {
+                    total[j] = total[j].add(sums[0][j].add(sums[1][j]).add(sums[2][j].add(sums[3][j])));
                 }
             }
-            for row in rows - rows % 4..rows {
-                self.add::<V, NV, PART>(first, row, shift, &mut sums[0]);
-            }
-            let sum = std::array::from_fn(|j| sums[0][j].add(sums[1][j]).add(sums[2][j].add(sums[3][j])));
+            let sum = total;
             store::<T, V, NV, PART>(sum, self.sum.as_mut_ptr().add(first), part);
         }
     }

@@ -4,6 +4,7 @@
 //! register tile is one vector of channels by several pixels; the gradient of the input is the same convolution
 //! of the spread gradient of the output with the taps reversed.
 
+use super::columns::PIXELS;
 use super::convolution::View;
 use super::lanes::{Element, Kernel, Lanes};
 
@@ -196,26 +197,39 @@ impl<T: Element> DepthwiseGradient<'_, T> {
         unsafe {
             let load = |p: *const T| if PART { V::load_part(p, part) } else { V::load(p) };
             let offsets: [usize; K] = std::array::from_fn(|k| self.taps[*tap + k]);
-            let mut sums = [V::splat(T::zero()); K];
             let mut dy = self.dy.as_ptr().add(channel);
-            for row in 0..self.view.size[0] {
-                let mut x = self.x.as_ptr().add(row * self.view.row + channel);
-                for _ in 0..self.view.size[1] {
-                    let g = load(dy);
-                    for k in 0..K {
-                        sums[k] = g.mul_add(load(x.add(offsets[k])), sums[k]);
+            let [height, width] = self.view.size;
+            let (mut row, mut column) = (0, 0);
+            while row < height {
+                // A block of pixels in registers: in single precision longer sums lose digits.
+                let mut sums = [V::splat(T::zero()); K];
+                let mut room = PIXELS;
+                while room > 0 && row < height {
+                    let count = room.min(width - column);
+                    let start = row * self.view.row + column * self.view.column + channel;
+                    let mut x = self.x.as_ptr().add(start);
+                    for _ in 0..count {
+                        let g = load(dy);
+                        for k in 0..K {
+                            sums[k] = g.mul_add(load(x.add(offsets[k])), sums[k]);
+                        }
+                        dy = dy.wrapping_add(self.channels);
+                        x = x.wrapping_add(self.view.column);
                     }
-                    dy = dy.wrapping_add(self.channels);
-                    x = x.wrapping_add(self.view.column);
+                    room -= count;
+                    column += count;
+                    if column == width {
+                        (row, column) = (row + 1, 0);
+                    }
                 }
-            }
-            for (k, &sum) in sums.iter().enumerate() {
-                let target = self.gradient.as_mut_ptr().add((*tap + k) * self.channels + channel);
-                let sum = sum.add(load(target));
-                if PART {
-                    sum.store_part(target, part);
-                } else {
-                    sum.store(target);
+                for (k, &sum) in sums.iter().enumerate() {
+                    let target = self.gradient.as_mut_ptr().add((*tap + k) * self.channels + channel);
+                    let sum = sum.add(load(target));
+                    if PART {
+                        sum.store_part(target, part);
+                    } else {
+                        sum.store(target);
+                    }
                 }
             }
         }

@@ -1,6 +1,7 @@
 //! The product `g[t, d, o] += sum over pixels of x[pixel + t, d] * dy[pixel, o]`.
 
 use super::View;
+use crate::kernels::columns::PIXELS;
 use crate::kernels::lanes::{Element, Kernel, Lanes};
 
 /// Gradient of the weights of one image, added to `gradient [taps, depth, outputs]`.
@@ -101,32 +102,45 @@ impl<T: Element> WeightGradient<'_, T> {
         let left = self.outputs - first;
         // SAFETY: reads stay below the reach that was checked, partial accesses below `left`.
         unsafe {
-            let mut sums = [[V::splat(T::zero()); NV]; M];
             let mut dy = self.dy.as_ptr().add(first);
-            for row in 0..self.view.size[0] {
-                let mut x = self.x.as_ptr().add(self.taps[t] + d + row * self.view.row);
-                for _ in 0..self.view.size[1] {
-                    let g: [V; NV] = std::array::from_fn(|j| {
-                        if PART { V::load_part(dy, left) } else { V::load(dy.add(j * V::N)) }
-                    });
-                    for (m, sums) in sums.iter_mut().enumerate() {
-                        let value = V::splat(*x.add(m));
-                        for j in 0..NV {
-                            sums[j] = value.mul_add(g[j], sums[j]);
-                        }
-                    }
-                    dy = dy.wrapping_add(self.outputs);
-                    x = x.wrapping_add(self.view.column);
-                }
-            }
             let target = self.gradient.as_mut_ptr().add((t * self.depth + d) * self.outputs + first);
-            for (m, sums) in sums.iter().enumerate() {
-                for (j, &sum) in sums.iter().enumerate() {
-                    let target = target.add(m * self.outputs + j * V::N);
-                    if PART {
-                        sum.add(V::load_part(target, left)).store_part(target, left);
-                    } else {
-                        sum.add(V::load(target)).store(target);
+            let [height, width] = self.view.size;
+            let (mut row, mut column) = (0, 0);
+            while row < height {
+                // A block of pixels in registers: in single precision longer sums lose digits.
+                let mut sums = [[V::splat(T::zero()); NV]; M];
+                let mut room = PIXELS;
+                while room > 0 && row < height {
+                    let count = room.min(width - column);
+                    let start = self.taps[t] + d + row * self.view.row + column * self.view.column;
+                    let mut x = self.x.as_ptr().add(start);
+                    for _ in 0..count {
+                        let g: [V; NV] = std::array::from_fn(|j| {
+                            if PART { V::load_part(dy, left) } else { V::load(dy.add(j * V::N)) }
+                        });
+                        for (m, sums) in sums.iter_mut().enumerate() {
+                            let value = V::splat(*x.add(m));
+                            for j in 0..NV {
+                                sums[j] = value.mul_add(g[j], sums[j]);
+                            }
+                        }
+                        dy = dy.wrapping_add(self.outputs);
+                        x = x.wrapping_add(self.view.column);
+                    }
+                    room -= count;
+                    column += count;
+                    if column == width {
+                        (row, column) = (row + 1, 0);
+                    }
+                }
+                for (m, sums) in sums.iter().enumerate() {
+                    for (j, &sum) in sums.iter().enumerate() {
+                        let target = target.add(m * self.outputs + j * V::N);
+                        if PART {
+                            sum.add(V::load_part(target, left)).store_part(target, left);
+                        } else {
+                            sum.add(V::load(target)).store(target);
+                        }
                     }
                 }
             }
