@@ -2,7 +2,7 @@
 
 use crate::{Error, Result};
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 /// The folder that holds `path`; the current one for a bare name.
@@ -20,6 +20,9 @@ pub(crate) fn parent(path: &Path) -> PathBuf {
 /// The folder is missing or read-only, or the disk is full; `path` is then as before.
 pub fn write_atomically(path: impl AsRef<Path>, content: &[u8]) -> Result<()> {
     let path = path.as_ref();
+    if path.is_dir() {
+        return Err(Error::io("write", path)(ErrorKind::IsADirectory.into()));
+    }
     let file = written(path, content)?;
     file.persist(path).map_err(|error| error.error).map_err(Error::io("rename a temporary file to", path))?;
     sync_folder(&parent(path))
@@ -42,10 +45,18 @@ fn written(path: &Path, content: &[u8]) -> Result<tempfile::NamedTempFile> {
         use std::os::unix::fs::PermissionsExt;
         builder.permissions(fs::Permissions::from_mode(0o666));
     }
-    let mut file = builder.tempfile_in(&folder).map_err(Error::io("write", path))?;
-    file.write_all(content).map_err(Error::io("write", path))?;
+    let mut file = builder.tempfile_in(&folder).map_err(system_error).map_err(Error::io("write", path))?;
+    file.write_all(content).map_err(system_error).map_err(Error::io("write", path))?;
     file.as_file().sync_all().map_err(Error::io("sync", path))?;
     Ok(file)
+}
+
+/// The system's error without the name of the temporary file, which the user never sees.
+fn system_error(error: io::Error) -> io::Error {
+    match error.to_string().split_once(" at path ") {
+        Some((cause, _)) => io::Error::new(error.kind(), cause.to_owned()),
+        None => error,
+    }
 }
 
 /// Makes names created in `folder` durable, where the system can.
@@ -71,6 +82,9 @@ mod tests {
         let path = folder.path().join("absent").join("file.csv");
         let message = write_atomically(&path, b"x").unwrap_err().to_string();
         assert!(message.contains("absent/file.csv"), "{message}");
+        assert!(!message.contains(".foretell-"), "the temporary file is named: {message}");
+        let message = write_atomically(folder.path(), b"x").unwrap_err().to_string();
+        assert!(message.starts_with("cannot write") && message.contains("directory"), "{message}");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 

@@ -1,6 +1,5 @@
 //! Parses the command line, runs one command, prints the error chain and sets the exit code.
 
-use clap::Parser;
 use std::process::ExitCode;
 
 // Networks of a search differ in size, so large buffers come and go: mimalloc keeps their pages.
@@ -8,9 +7,14 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let cli = foretell::cli::Cli::parse();
+    let cli = foretell::cli::Cli::of_process();
     match foretell::cli::run(cli) {
         Ok(()) => ExitCode::SUCCESS,
+        // What the user asked for is no error, but a script must not go on as if the work were done.
+        Err(error) if matches!(error.downcast_ref(), Some(foretell::Error::Interrupted)) => {
+            eprintln!("{error}");
+            ExitCode::from(foretell::cli::INTERRUPTED)
+        }
         Err(error) => {
             eprintln!("error: {}", chain(&error));
             ExitCode::FAILURE

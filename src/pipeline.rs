@@ -16,6 +16,9 @@ use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::time::Instant;
 
+/// More threads than any machine has cores take minutes to start.
+const MAX_THREADS: usize = 1024;
+
 /// How candidates are scored. Two studies with equal settings and weights give equal scores, but for times.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -71,6 +74,12 @@ impl GhnEvaluator {
             if value == 0 {
                 return Err(Error::Config(format!("{flag} is 0, expected at least 1")));
             }
+        }
+        if settings.latency_threads > MAX_THREADS {
+            let given = settings.latency_threads;
+            return Err(Error::Config(format!(
+                "--latency-threads is {given}, expected at most {MAX_THREADS}"
+            )));
         }
         let ghn = match &settings.ghn {
             Some(path) => Ghn::load(path)?,

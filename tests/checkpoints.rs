@@ -131,7 +131,9 @@ fn damaged_pytorch_files_are_refused() {
     std::fs::write(&path, b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.").unwrap();
     assert!(error(&path).contains("before 1.6"));
     std::fs::write(&path, b"hello").unwrap();
-    assert!(error(&path).contains("safetensors"));
+    assert!(error(&path).contains("neither a PyTorch checkpoint (a zip archive) nor safetensors"));
+    std::fs::write(&path, b"").unwrap();
+    assert!(error(&path).contains("the file is empty"));
     std::fs::remove_file(&path).unwrap();
     assert!(error(&path).contains("cannot read"));
 }

@@ -144,7 +144,12 @@ fn wrong_flags_are_refused_before_anything_is_written() {
         (&["--objective=latency=1"], 2, "weight must be negative"),
         (&["--noise", "0.1,x"], 2, "\"x\" is not a standard deviation"),
         (&["--trials", "0"], 1, "--trials 0"),
-        (&["--seconds", "-1"], 2, "-1"),
+        (&["--seconds", "-1"], 1, "--seconds -1"),
+        (&["--max-params", "-1"], 2, "'-1' for '--max-params"),
+        (&["--name", "../x"], 2, "for '--name"),
+        (&["--name", ""], 2, "for '--name"),
+        (&["--threads", "100000"], 1, "--threads is 100000, expected 1 to 1024"),
+        (&["--latency-threads", "100000"], 1, "--latency-threads is 100000"),
         (&["--max-params", "0"], 1, "no network can keep this limit"),
         (&["--max-latency-ms", "nan"], 1, "positive number of milliseconds"),
         (&["--workers", "0"], 1, "--workers 0"),
@@ -152,7 +157,7 @@ fn wrong_flags_are_refused_before_anything_is_written() {
         (&["--population", "5", "--sample", "6"], 1, "--sample 6"),
         (&["--no-latency", "--objective", "latency"], 1, "--no-latency"),
         (&["--space", "smal"], 1, "did you mean `small`?"),
-        (&["--ghn", "absent.safetensors"], 1, "absent.safetensors"),
+        (&["--ghn", "absent.safetensors"], 1, "--ghn: cannot read"),
         (&["--images", "absent"], 1, "absent"),
         (&["--resume"], 1, "no run search-NNN to resume"),
         (&["--resume", "--name", "x"], 1, "no study here"),
@@ -219,8 +224,8 @@ fn an_interrupt_ends_the_search_in_order_and_a_second_process_is_kept_out() {
     let pid = child.id().to_string();
     assert!(Command::new("bash").args(["-c", "kill -INT \"$0\"", &pid]).status().unwrap().success());
     let output = child.wait_with_output().unwrap();
-    let (_, error) = failed(&output);
-    assert!(error.contains("interrupted"), "{error}");
+    let (code, error) = failed(&output);
+    assert!(code == Some(130) && error.contains("interrupted"), "{error}");
     assert!(
         text(&output.stdout).contains("to continue: foretell search --resume"),
         "{}",
@@ -228,4 +233,56 @@ fn an_interrupt_ends_the_search_in_order_and_a_second_process_is_kept_out() {
     );
     assert!(trials(&run).iter().all(|trial| trial.state != TrialState::Running));
     assert!(run.join("leaderboard.csv").exists());
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_standard_output_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    succeeded(&search(folder.path(), &["--trials", "1", "--name", "run"]));
+    for args in [&["leaderboard", "runs/run"][..], &["space", "show", "small"], &["arch", "show", "ViT"]] {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let (code, error) = failed(&foretell(folder.path()).args(args).stdout(full).output().unwrap());
+        assert!(code == Some(1) && error.contains("cannot write to standard output"), "{args:?}: {error}");
+    }
+}
+
+#[test]
+fn a_resume_says_what_does_not_fit() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let fixture = |name: &str, to: &Path| {
+        let packed = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/ghn").join(name);
+        let mut content = flate2::read::GzDecoder::new(std::fs::File::open(packed).unwrap());
+        std::io::copy(&mut content, &mut std::fs::File::create(to).unwrap()).unwrap();
+    };
+    fixture("ghn2_tiny_trained.pt.gz", &at("ghn.pt"));
+    // A sample that is not given follows a small population.
+    let args = ["--trials", "1", "--population", "3", "--ghn", "ghn.pt", "--out", "run"];
+    succeeded(&search(folder.path(), &args));
+    let resumed = |args: &[&str]| {
+        let resume = ["search", "--resume", "--out", "run"];
+        let (code, error) = failed(&foretell(folder.path()).args(resume).args(args).output().unwrap());
+        assert_eq!(code, Some(1), "{error}");
+        error
+    };
+    let error = resumed(&["--ghn", "bundled", "--space", "wide", "--eval-images", "9"]);
+    assert!(error.contains("(eval_images: 64, not 9; ghn: \"") && error.contains("not none"), "{error}");
+    assert!(error.contains("space.name: \"small\", not \"wide\")"), "{error}");
+
+    fixture("mlp_random.pt.gz", &at("ghn.pt"));
+    let error = resumed(&[]);
+    assert!(error.contains("ghn.pt: the file changed since the study in run was begun"), "{error}");
+
+    let study = std::fs::read_to_string(at("run/study.json")).unwrap();
+    for (old, new, reason) in [
+        ("\"lookahead\": 4", "\"lookahead\": 0", "run: study.json: lookahead is 0"),
+        ("input_size = 32", "input_size = 3", "run: study.json: space: line 2"),
+        ("\"eval_images\"", "\"evil_images\"", "run: study.json: evaluation settings: unknown field"),
+    ] {
+        assert!(study.contains(old), "{study}");
+        std::fs::write(at("run/study.json"), study.replace(old, new)).unwrap();
+        let error = resumed(&[]);
+        assert!(error.contains(reason), "{reason}: {error}");
+    }
 }

@@ -102,6 +102,40 @@ fn train(folder: &Path, resume: bool, stop_after: Option<usize>) -> (Ending, Log
     (ending, log)
 }
 
+#[test]
+fn two_processes_cannot_train_in_one_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    train(folder.path(), false, Some(2));
+    let lock = std::fs::File::open(folder.path().join("lock")).unwrap();
+    lock.try_lock().unwrap();
+    let again =
+        || fit_ghn(config(), &data(), folder.path(), true, &AtomicBool::new(true), &mut Log::default());
+    let error = again().unwrap_err().to_string();
+    assert!(error.contains("in use: another process is training"), "{error}");
+    lock.unlock().unwrap();
+    assert_eq!(again().unwrap(), Ending::Stopped);
+}
+
+#[test]
+fn settings_that_make_no_run_are_refused_with_their_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run.toml");
+    for (old, new, reason) in [
+        ("lr = 2e-3", "lr = 2e-3\nbetas = [0.9, 1.0]", "optimizer.betas holds 1"),
+        ("lr = 2e-3", "lr = 2e-3\nweight_decay = nan", "optimizer.weight_decay is NaN"),
+        ("warmup = 2", "warmup = 7", "schedule.warmup is 7, expected at most steps, 6"),
+        ("warmup = 2", "warmup = 2\nfloor = 7.0", "schedule.floor is 7"),
+        ("hid = 8", "hid = 7", "ghn.hid = 7"),
+        ("[16, 16, 11, 11]", "[16, 0, 11, 11]", "ghn.max_shape = [16, 0, 11, 11]"),
+    ] {
+        std::fs::write(&path, CONFIG.replace(old, new)).unwrap();
+        let error = TrainConfig::load(&path).unwrap_err().to_string();
+        assert!(error.contains("run.toml: ") && error.contains(reason), "{reason}: {error}");
+    }
+    std::fs::write(&path, CONFIG).unwrap();
+    TrainConfig::load(&path).unwrap();
+}
+
 fn weights(folder: &Path) -> Vec<u8> {
     std::fs::read(folder.join("last.safetensors")).unwrap()
 }

@@ -98,6 +98,13 @@ impl Checkpoint {
                 "written by PyTorch before 1.6 (a bare pickle): load it there and save it again with a newer one",
             ));
         }
+        if bytes.is_empty() {
+            return Err(Error::format(path, "the file is empty"));
+        }
+        let named_pytorch = path.extension().is_some_and(|ending| ending == "pt" || ending == "pth");
+        if named_pytorch && safetensors::SafeTensors::read_metadata(&bytes).is_err() {
+            return Err(Error::format(path, "neither a PyTorch checkpoint (a zip archive) nor safetensors"));
+        }
         from_safetensors(path, &bytes).map_err(|e| in_file(path, e))
     }
 }

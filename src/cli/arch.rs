@@ -1,12 +1,12 @@
 //! `foretell arch`: looks at one architecture.
 
+use super::output::print;
 use crate::deepnets::resolve;
 use crate::graph::Graph;
 use crate::network::{Network, OpKind, OpNode, Param, build, expand_at};
 use crate::space::{ArchRecord, Architecture, Edge};
 use anyhow::{Context, bail};
 use std::fmt::Write as _;
-use std::io::{ErrorKind, Write as _};
 
 /// Look at an architecture.
 #[derive(Debug, clap::Args)]
@@ -50,12 +50,18 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         }
         _ => build(&record.arch, record.num_classes),
     };
-    let network = network.with_context(|| record.id.clone())?;
+    let network = network.with_context(|| place(&show.arch, &record))?;
     let text =
         if show.json { serde_json::to_string_pretty(&network)? + "\n" } else { summary(&record, &network) };
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).context("cannot write to stdout"),
-        _ => Ok(()),
+    print(&text)
+}
+
+/// The architecture `record` that `text` named, with the file if there is one, for messages.
+pub(super) fn place(text: &str, record: &ArchRecord) -> String {
+    if text.ends_with(&record.id) || record.id.ends_with(text) {
+        text.to_owned()
+    } else {
+        format!("{text}: {}", record.id)
     }
 }
 
@@ -97,21 +103,22 @@ fn summary(record: &ArchRecord, network: &Network) -> String {
         line(&mut text, format_args!("{key:<18}{value}"));
     }
     line(&mut text, format_args!(""));
+    let kinds: Vec<String> = network.ops.iter().map(|op| kind(network, op)).collect();
+    let width = kinds.iter().map(|kind| kind.chars().count()).max().unwrap_or(0);
     line(
         &mut text,
         format_args!(
-            "{:>4}  {:<28} {:<14} {:<14} {:>11} {:>13}  name",
+            "{:>4}  {:<width$}  {:<14} {:<14} {:>11} {:>13}  name",
             "op", "kind", "inputs", "output", "params", "MACs"
         ),
     );
-    for (index, op) in network.ops.iter().enumerate() {
+    for (index, (op, kind)) in network.ops.iter().zip(&kinds).enumerate() {
         let params: u64 = op.kind.params().map(|id| network.params[id.0].numel() as u64).sum();
         let name = op.kind.params().next().map_or("", |id| module(&network.params[id.0]));
         let inputs: Vec<String> = op.inputs.iter().map(|input| input.0.to_string()).collect();
         let [c, h, w] = op.shape;
         let row = format!(
-            "{index:>4}  {:<28} {:<14} {:<14} {:>11} {:>13}  {name}",
-            kind(network, op),
+            "{index:>4}  {kind:<width$}  {:<14} {:<14} {:>11} {:>13}  {name}",
             inputs.join(" "),
             format!("{c}x{h}x{w}"),
             count(params),
@@ -202,6 +209,20 @@ mod tests {
         assert_eq!(size("224"), Ok([224, 224]));
         assert_eq!(size("64x32"), Ok([64, 32]));
         assert!(size("64x").is_err());
+    }
+
+    #[test]
+    fn columns_stand_below_each_other() {
+        let archs = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/archs.json");
+        let record = resolve(archs, Some("test/3"), None).unwrap();
+        let text = summary(&record, &build(&record.arch, 10).unwrap());
+        let rows: Vec<&str> = text.lines().skip_while(|line| !line.starts_with("  op  kind")).collect();
+        let inputs = rows[0].find("inputs").unwrap();
+        assert!(rows.iter().any(|row| row.contains("groups") && row.contains("dilation")), "{text}");
+        for row in &rows[2..] {
+            let (before, at) = row.split_at(inputs);
+            assert!(before.ends_with("  ") && at.starts_with(|c: char| c.is_ascii_digit()), "{row}");
+        }
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! `foretell data`: fetch image sets, look at them, and make the bundled slice.
 
+use super::output::print;
 use crate::Error;
 use crate::images::{self, DataSet, Download, ImageSet, OpenOptions, RemoteSet};
 use anyhow::Context;
 use clap::Subcommand;
 use indicatif::{ProgressBar, ProgressStyle};
-use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -146,12 +146,4 @@ fn describe(data: &DataSet) -> String {
         text += &format!("  {label:3} {class:20} {count:6}\n");
     }
     text
-}
-
-// Unlike `print!`, a reader that closes the pipe early (`| head`) is no error.
-fn print(text: &str) -> anyhow::Result<()> {
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).context("cannot write to stdout"),
-        _ => Ok(()),
-    }
 }

@@ -1,10 +1,10 @@
 //! `foretell ghn`: imports and shows hypernetworks.
 
+use super::output::print;
 use crate::checkpoint::Checkpoint;
 use crate::ghn::{Decoder, Ghn, GhnConfig, Hypernet};
 use anyhow::bail;
 use std::fmt::Write as _;
-use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
 /// Flags of `foretell ghn`.
@@ -103,11 +103,4 @@ fn summary(ghn: &Ghn) -> String {
          {o} x {i} x {h} x {w}",
         ghn.n_params() as f64 / 1e6
     )
-}
-
-fn print(text: &str) -> anyhow::Result<()> {
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(()),
-    }
 }

@@ -7,14 +7,14 @@ static STOP: AtomicBool = AtomicBool::new(false);
 static INSTALLED: OnceLock<()> = OnceLock::new();
 
 /// Exit code of a program ended by Ctrl-C.
-const INTERRUPTED: i32 = 130;
+pub const INTERRUPTED: u8 = 130;
 
 /// The flag that becomes true at the first Ctrl-C (or termination request); installs the handler once.
 pub fn stop_flag() -> &'static AtomicBool {
     INSTALLED.get_or_init(|| {
         let installed = ctrlc::set_handler(|| {
             if STOP.swap(true, Ordering::Relaxed) {
-                std::process::exit(INTERRUPTED);
+                std::process::exit(INTERRUPTED.into());
             }
             eprintln!("\nstopping at the next safe point; press Ctrl-C again to end at once");
         });

@@ -1,5 +1,6 @@
 //! `foretell leaderboard`: the best candidates of a run, also while its search goes on.
 
+use super::output::print;
 use crate::report::{Leaderboard, SortKey, frame, write_csv, write_parquet, write_plots};
 use crate::study::{Folder, Study, Trial};
 use std::path::PathBuf;
@@ -31,7 +32,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let (folder, record) = Folder::open(&args.run)?;
     let trials = Study::trials_of(&folder.events()?, &folder.journal_path())?;
     let leaderboard = Leaderboard::new(&trials, args.sort);
-    print!("{}", leaderboard.table(args.top));
+    print(&leaderboard.table(args.top))?;
     let mut written: Vec<PathBuf> = Vec::new();
     if let Some(path) = args.csv {
         write_csv(&leaderboard.frame()?, &path)?;
@@ -50,7 +51,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         }
     }
     for path in written {
-        println!("wrote {}", path.display());
+        print(&format!("wrote {}\n", path.display()))?;
     }
     Ok(())
 }

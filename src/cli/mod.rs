@@ -8,6 +8,7 @@ mod fixture_predictions;
 mod ghn;
 mod interrupt;
 mod leaderboard;
+mod output;
 mod predict;
 mod progress;
 mod search;
@@ -15,7 +16,8 @@ mod space;
 mod threads;
 mod train_ghn;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+pub use interrupt::INTERRUPTED;
 
 /// Neural architecture search that predicts the weights of every candidate network.
 #[derive(Debug, Parser)]
@@ -50,6 +52,24 @@ pub enum Command {
     TrainGhn(train_ghn::Args),
     /// Fetch image sets and look at them
     Data(data::Args),
+}
+
+impl Cli {
+    /// Parses the arguments of the process; help and errors end it.
+    ///
+    /// A number below 0 is taken for a value rather than for an unknown flag, so that its refusal names the flag
+    /// which it was given to.
+    pub fn of_process() -> Cli {
+        let matches = with_negative_numbers(Cli::command()).get_matches();
+        Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    }
+}
+
+fn with_negative_numbers(command: clap::Command) -> clap::Command {
+    let names: Vec<String> = command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
+    names.into_iter().fold(command.allow_negative_numbers(true), |command, name| {
+        command.mut_subcommand(name, with_negative_numbers)
+    })
 }
 
 /// Runs one command.

@@ -1,5 +1,7 @@
 //! `foretell predict`: the weights of one architecture, in a file that PyTorch loads by name.
 
+use super::arch::place;
+use super::output::print;
 use crate::checkpoint::write_tensors;
 use crate::deepnets::resolve;
 use crate::ghn::Ghn;
@@ -37,9 +39,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let mut record = stated.clone();
     record.num_classes = classes;
     let start = Instant::now();
-    let network = build(&record.arch, classes).with_context(|| record.id.clone())?;
+    let network = build(&record.arch, classes).with_context(|| place(&args.arch, &record))?;
     let graph = Graph::of(&network);
-    let prediction = ghn.predict(&[(&network, &graph)]).with_context(|| record.id.clone())?.swap_remove(0);
+    let prediction =
+        ghn.predict(&[(&network, &graph)]).with_context(|| place(&args.arch, &record))?.swap_remove(0);
     let params = prediction.params.to_dtype(DType::F32)?;
     let elapsed_ms = start.elapsed().as_secs_f64() * 1e3;
 
@@ -55,8 +58,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     ]
     .map(|(key, value)| (key.to_string(), value));
     write_tensors(&args.out, &tensors, &metadata.into())?;
-    println!(
-        "{}: {} in {} tensors of {} ({} nodes), predicted in {elapsed_ms:.1} ms",
+    let mut text = format!(
+        "{}: {} in {} tensors of {} ({} nodes), predicted in {elapsed_ms:.1} ms\n",
         args.out.display(),
         count(network.n_params()),
         network.params.len(),
@@ -64,12 +67,12 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         graph.nodes.len(),
     );
     if stated.num_classes != classes {
-        println!(
-            "with {classes} classes, as the hypernetwork has them (the list says {})",
+        text += &format!(
+            "with {classes} classes, as the hypernetwork has them (the list says {})\n",
             stated.num_classes
         );
     }
-    Ok(())
+    print(&text)
 }
 
 /// A number of parameters in words.

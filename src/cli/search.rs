@@ -1,6 +1,7 @@
 //! `foretell search`: settings from flags, a run folder, the search, and its results.
 
 use super::interrupt::stop_flag;
+use super::output::print;
 use super::progress::Progress;
 use super::threads;
 use crate::pipeline::{EvaluationSettings, GhnEvaluator};
@@ -40,7 +41,7 @@ pub struct Args {
     /// Evolution: candidates alive at once [default: 24]
     #[arg(long, value_name = "N")]
     population: Option<usize>,
-    /// Evolution: candidates that compete to be the parent of the next [default: 6]
+    /// Evolution: candidates that compete to be the parent of the next [default: 6, or a smaller --population]
     #[arg(long, value_name = "N")]
     sample: Option<usize>,
     /// What to search for: accuracy, robustness, latency (minimised), or a weighted sum such as
@@ -96,7 +97,7 @@ pub struct Args {
     #[arg(long, value_name = "DIR", conflicts_with = "name")]
     out: Option<PathBuf>,
     /// Run folder runs/NAME
-    #[arg(long)]
+    #[arg(long, value_parser = run_name)]
     name: Option<String>,
     /// Continue a search that was interrupted, or spend a larger --trials or --seconds
     #[arg(long)]
@@ -133,6 +134,14 @@ impl std::str::FromStr for NoiseLevels {
         }
         Ok(NoiseLevels(levels))
     }
+}
+
+/// A name that stays inside the folder of runs.
+fn run_name(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.starts_with('.') || text.contains(['/', '\\']) {
+        return Err("expected the name of a folder in runs; --out takes a path".into());
+    }
+    Ok(text.to_owned())
 }
 
 /// Runs the command.
@@ -206,15 +215,15 @@ fn conclude(
     stopped: StopReason,
     hint: &str,
 ) -> anyhow::Result<()> {
-    print!("{}", Leaderboard::new(study.trials(), SortKey::Objective).table(10));
-    println!("stopped after {:.1} s of search: {stopped}", study.elapsed_s());
+    let mut text = Leaderboard::new(study.trials(), SortKey::Objective).table(10);
+    text += &format!("stopped after {:.1} s of search: {stopped}\n", study.elapsed_s());
     let results = write_results(study.trials(), objective, num_classes, folder)?;
     for reason in &results.left_out {
         eprintln!("no plot {reason}");
     }
-    println!("results in {}:", folder.display());
+    text += &format!("results in {}:\n", folder.display());
     for path in &results.written {
-        println!("  {}", path.display());
+        text += &format!("  {}\n", path.display());
     }
     let more = match stopped {
         StopReason::Trials => " --trials MORE",
@@ -222,20 +231,22 @@ fn conclude(
         _ => "",
     };
     if let Some(best) = study.best() {
-        println!(
-            "the winner's weights: foretell predict --arch {}#trial/{} --out winner.safetensors",
+        text += &format!(
+            "the winner's weights: foretell predict --arch {}#trial/{} --out winner.safetensors\n",
             folder.join("leaderboard.jsonl").display(),
             best.number
         );
     }
-    println!("{hint}{more}");
+    print(&format!("{text}{hint}{more}\n"))?;
     if stopped == StopReason::Interrupted {
         return Err(crate::Error::Interrupted.into());
     }
     if study.best().is_none() {
+        let last = study.trials().iter().rev().find_map(|trial| trial.reason.as_deref());
         bail!(
-            "no candidate finished; `foretell leaderboard {} --csv FILE` lists the reasons",
-            folder.display()
+            "no candidate finished; {}{} lists the reasons",
+            last.map_or_else(String::new, |reason| format!("the last was turned down: {reason}; ")),
+            folder.join("leaderboard.csv").display()
         );
     }
     Ok(())
@@ -256,8 +267,29 @@ fn prepared(args: &mut Args) -> anyhow::Result<(Option<Folder>, StudyRecord)> {
 fn resumed(args: &mut Args) -> anyhow::Result<(Option<Folder>, StudyRecord)> {
     let path = args.folder().map_or_else(|| Folder::latest(Path::new(RUNS), STEM), Ok)?;
     let (folder, record) = Folder::open(&path)?;
+    readable(&record.settings).with_context(|| path.display().to_string())?;
     let asked = args.over(record.settings.clone())?;
-    let differences = record.settings.differences(&asked);
+    let (ours, theirs) = (evaluation_of(&record.settings)?, evaluation_of(&asked)?);
+    if let Some(ghn) = &theirs.0.ghn
+        && ours.0.ghn == theirs.0.ghn
+        && ours.1 != theirs.1
+    {
+        bail!(
+            "{}: the file changed since the study in {} was begun with it; put the old file back, or begin \
+             another study",
+            ghn.display(),
+            path.display()
+        );
+    }
+    let mut differences = record.settings.differences(&asked);
+    // Told by the path and the name beside them.
+    differences.retain(|text| !text.starts_with("evaluation.ghn_sha256"));
+    if differences.iter().any(|text| text.starts_with("space.name")) {
+        differences.retain(|text| !text.starts_with("space.toml"));
+    }
+    for text in &mut differences {
+        *text = text.replacen("evaluation.settings.", "", 1);
+    }
     if !differences.is_empty() {
         bail!(
             "{} was begun with other settings ({}); leave the flags out, or begin another study",
@@ -273,6 +305,16 @@ fn resumed(args: &mut Args) -> anyhow::Result<(Option<Folder>, StudyRecord)> {
         );
     }
     Ok((Some(folder), record))
+}
+
+/// Whether a study's settings, which a hand may have changed, can be read.
+fn readable(settings: &SearchSettings) -> anyhow::Result<()> {
+    space_of(settings)?;
+    evaluation_of(settings)?;
+    if settings.lookahead == 0 {
+        bail!("study.json: lookahead is 0, expected at least 1");
+    }
+    Ok(())
 }
 
 fn create(args: &Args, record: &StudyRecord) -> anyhow::Result<Folder> {
@@ -328,7 +370,7 @@ impl Args {
                 file => Some(std::path::absolute(file).with_context(|| format!("--ghn {file}"))?),
             };
         }
-        settings.evaluation = evaluation_value(&evaluation)?;
+        settings.evaluation = evaluation_value(&evaluation).context("--ghn")?;
         Ok(settings)
     }
 
@@ -348,7 +390,8 @@ impl Args {
             StrategySettings::Random => (RegularisedEvolution::POPULATION, RegularisedEvolution::SAMPLE),
         };
         let population = self.population.unwrap_or(population);
-        Ok(StrategySettings::Evolution { population, sample: self.sample.unwrap_or(sample) })
+        let sample = self.sample.unwrap_or_else(|| sample.min(population.max(1)));
+        Ok(StrategySettings::Evolution { population, sample })
     }
 }
 

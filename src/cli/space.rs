@@ -1,7 +1,7 @@
 //! `foretell space`: shows a search space, or draws architectures from it.
 
+use super::output::print;
 use crate::space::{ArchRecord, Architecture, Space, arch_hash, records_to_text, save_records};
-use anyhow::Context;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use std::collections::HashSet;
@@ -90,17 +90,5 @@ pub(super) fn write_list(records: &[ArchRecord], out: Option<&Path>) -> anyhow::
             Ok(())
         }
         None => print(&records_to_text(records)?),
-    }
-}
-
-// Unlike `print!`, a reader that closes the pipe early (`| head`) is no error.
-fn print(text: &str) -> anyhow::Result<()> {
-    use std::io::Write;
-    let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(error).context("cannot write to standard output")
-        }
-        _ => Ok(()),
     }
 }

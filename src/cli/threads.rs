@@ -2,10 +2,13 @@
 
 use anyhow::{Context, ensure};
 
+/// More threads than any machine has cores only cost; far more take minutes to start.
+const MAX: usize = 1024;
+
 /// Limits all computation to `threads` threads, if a number is given.
 pub fn limit(threads: Option<usize>) -> anyhow::Result<()> {
     if let Some(threads) = threads {
-        ensure!(threads > 0, "--threads is 0, expected at least 1");
+        ensure!((1..=MAX).contains(&threads), "--threads is {threads}, expected 1 to {MAX}");
         rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
             .build_global()

@@ -1,6 +1,7 @@
 //! `foretell train-ghn`: trains a graph hypernetwork as a configuration file says.
 
 use super::interrupt::stop_flag;
+use super::output::print;
 use crate::images;
 use crate::report::training_plot;
 use crate::training::{Ending, HeldOutReport, Observer, StepReport, TrainConfig, fit_ghn};
@@ -43,16 +44,20 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let ending = fit_ghn(config, &data, &folder, args.resume, stop_flag(), &mut progress)?;
     progress.bar.finish_and_clear();
     let plots = training_plot(&folder.join("metrics.csv"), &folder)?;
-    match ending {
+    let mut text = match ending {
         Ending::Finished => {
-            println!("trained; the best GHN is {}", folder.join("best.safetensors").display())
+            format!("trained; the best GHN is {}\n", folder.join("best.safetensors").display())
         }
-        Ending::Stopped => println!("stopped; go on with --resume ({} holds the run)", folder.display()),
-    }
+        Ending::Stopped => format!("stopped; go on with --resume ({} holds the run)\n", folder.display()),
+    };
     for plot in plots {
-        println!("  {}", plot.display());
+        text += &format!("  {}\n", plot.display());
     }
-    Ok(())
+    print(&text)?;
+    match ending {
+        Ending::Finished => Ok(()),
+        Ending::Stopped => Err(crate::Error::Interrupted.into()),
+    }
 }
 
 /// Shows rate, time left, smoothed loss and the best held-out accuracy; plain lines where there is no terminal.
@@ -107,7 +112,7 @@ impl Observer for Progress {
     fn held_out(&mut self, report: &HeldOutReport, best: f64) {
         self.best = Some(best);
         let line = format!(
-            "step {}: held-out accuracy {:.1} +- {:.1} %, best architecture {:.1} %",
+            "step {}: held-out accuracy {:.1} ± {:.1} %, best architecture {:.1} %",
             report.step,
             100.0 * report.mean,
             100.0 * report.se,

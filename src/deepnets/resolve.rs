@@ -23,6 +23,9 @@ pub fn resolve(text: &str, id: Option<&str>, num_classes: Option<usize>) -> Resu
     let (file, id) = match (text.rsplit_once('#'), id) {
         _ if Path::new(text).exists() => (text, id),
         (Some((file, fragment)), None) => (file, Some(fragment)),
+        (Some((file, fragment)), Some(id)) if Path::new(file).exists() => {
+            return Err(Error::Config(format!("{file}: two ids are given, {fragment:?} and {id:?}")));
+        }
         (_, id) => (text, id),
     };
     if !Path::new(file).exists() {
@@ -38,7 +41,7 @@ pub fn resolve(text: &str, id: Option<&str>, num_classes: Option<usize>) -> Resu
     };
     let index = match id {
         Some(id) => records.iter().position(|record| record.id == id).ok_or_else(|| {
-            Error::format(file, format!("there is no architecture with the id {id:?}: {}", ids()))
+            Error::format(file, format!("there is no architecture with the id {id:?}; there are {}", ids()))
         })?,
         None if records.len() == 1 => 0,
         None if records.is_empty() => return Err(Error::format(file, "holds no architecture")),
@@ -74,6 +77,7 @@ mod tests {
         let message = |text: &str, id| resolve(text, id, None).unwrap_err().to_string();
         assert!(message(archs, None).contains("holds 82 architectures"));
         assert!(message(archs, Some("deep/99")).contains("no architecture with the id \"deep/99\""));
+        assert!(message(&format!("{archs}#deep/0"), Some("deep/1")).contains("two ids"));
         assert!(message("resnet51", None).contains("wide_resnet50_2"));
         assert!(message("resnet50", Some("a")).contains("predefined"));
     }

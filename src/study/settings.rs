@@ -53,7 +53,7 @@ impl SearchSettings {
 
 /// A value for messages; long ones, such as the text of a space, are cut.
 fn shown(value: &Value) -> String {
-    let text = value.to_string();
+    let text = if value.is_null() { "none".into() } else { value.to_string() };
     if text.chars().count() <= 60 { text } else { text.chars().take(57).collect::<String>() + "..." }
 }
 

@@ -144,6 +144,27 @@ impl TrainConfig {
                 return Err(format!("{key} is {value}, expected a positive number"));
             }
         }
+        for (key, value) in
+            [("optimizer.eps", self.optimizer.eps), ("optimizer.weight_decay", self.optimizer.weight_decay)]
+        {
+            if !(value >= 0.0 && value.is_finite()) {
+                return Err(format!("{key} is {value}, expected 0 or more"));
+            }
+        }
+        if let Some(beta) = self.optimizer.betas.iter().find(|beta| !(0.0..1.0).contains(*beta)) {
+            return Err(format!("optimizer.betas holds {beta}, expected at least 0 and less than 1"));
+        }
+        if let Schedule::Cosine { warmup, floor } = self.schedule {
+            if !(0.0..=1.0).contains(&floor) {
+                return Err(format!(
+                    "schedule.floor is {floor}, expected a share of the base rate from 0 to 1"
+                ));
+            }
+            if warmup > self.steps {
+                return Err(format!("schedule.warmup is {warmup}, expected at most steps, {}", self.steps));
+            }
+        }
+        self.ghn.validate().map_err(|error| format!("ghn.{error}"))?;
         if self.architectures.spaces.is_empty() {
             return Err("architectures.spaces is empty, expected at least one space".into());
         }

@@ -1,14 +1,16 @@
 //! Runs a training to its end: steps, evaluations, checkpoints, metrics.
 //!
 //! The run's folder holds `config.toml` (resolved), `checkpoint.safetensors` (everything needed to resume),
-//! `metrics.csv`, `last.safetensors` and `best.safetensors` (the GHN alone; best by held-out mean accuracy).
+//! `metrics.csv`, `last.safetensors` and `best.safetensors` (the GHN alone; best by held-out mean accuracy), and
+//! `lock`, a file that is locked while a process trains.
 
 use super::config::TrainConfig;
 use super::metrics::Metrics;
 use super::trainer::{HeldOutReport, StepReport, Trainer};
-use crate::files::write_atomically;
+use crate::files::{create_folders, write_atomically};
 use crate::images::DataSet;
 use crate::{Error, Result};
+use std::fs::{File, TryLockError};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -30,6 +32,27 @@ pub enum Ending {
     Stopped,
 }
 
+/// Keeps other processes from training in `folder` while the file is held.
+fn lock(folder: &Path) -> Result<File> {
+    let path = folder.join("lock");
+    let file = File::create(&path).map_err(Error::io("create", &path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Error::Config(format!(
+            "{} is in use: another process is training in this run folder",
+            folder.display()
+        ))),
+        Err(TryLockError::Error(source)) => Err(Error::io("lock", &path)(source)),
+    }
+}
+
+fn holds_a_run(folder: &Path) -> Error {
+    Error::Config(format!(
+        "{} holds a training run; continue it with --resume, or choose another folder with --out",
+        folder.display()
+    ))
+}
+
 /// Trains in `folder` until the configured number of steps is reached or `stop` becomes true.
 ///
 /// # Errors
@@ -44,20 +67,30 @@ pub fn fit_ghn(
     observer: &mut dyn Observer,
 ) -> Result<Ending> {
     let checkpoint = folder.join("checkpoint.safetensors");
-    let (mut trainer, mut best) = match (checkpoint.exists(), resume) {
-        (true, true) => Trainer::resume(&checkpoint, config, data)?,
-        (false, false) => (Trainer::new(config, data)?, None),
-        (true, false) => {
+    let (mut trainer, mut best, _lock) = match (checkpoint.exists(), resume) {
+        (true, true) => {
+            let lock = lock(folder)?;
+            let (trainer, best) = Trainer::resume(&checkpoint, config, data)?;
+            (trainer, best, lock)
+        }
+        (false, false) => {
+            let trainer = Trainer::new(config, data)?;
+            create_folders(folder)?;
+            let lock = lock(folder)?;
+            // Another process may have trained here until now.
+            if checkpoint.exists() {
+                return Err(holds_a_run(folder));
+            }
+            (trainer, None, lock)
+        }
+        (true, false) => return Err(holds_a_run(folder)),
+        (false, true) => {
             return Err(Error::Config(format!(
-                "{} holds a training run; continue it with --resume, or choose another folder with --out",
+                "--resume: {} holds no training run with a checkpoint; begin it without --resume",
                 folder.display()
             )));
         }
-        (false, true) => {
-            return Err(Error::Config(format!("--resume: {} holds no training run", folder.display())));
-        }
     };
-    std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
     let resolved = toml::to_string(trainer.config()).expect("a checked configuration serialises");
     write_atomically(folder.join("config.toml"), resolved.as_bytes())?;
     let mut metrics = Metrics::open(&folder.join("metrics.csv"), trainer.steps_taken())?;
