@@ -214,7 +214,7 @@ mod tests {
     #[test]
     fn columns_stand_below_each_other() {
         let archs = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/archs.json");
-        let record = resolve(archs, Some("test/3"), None).unwrap();
+        let record = resolve(archs, Some("micro/dil_conv_3x3"), None).unwrap();
         let text = summary(&record, &build(&record.arch, 10).unwrap());
         let rows: Vec<&str> = text.lines().skip_while(|line| !line.starts_with("  op  kind")).collect();
         let inputs = rows[0].find("inputs").unwrap();
