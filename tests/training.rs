@@ -46,7 +46,7 @@ fn config() -> TrainConfig {
     toml::from_str(CONFIG).unwrap()
 }
 
-/// Two classes that differ in which half of the image is bright.
+/// Two classes, dark and bright images: what global pooling can tell apart.
 fn data() -> DataSet {
     let set = |name: &str, count: usize| {
         let labels: Vec<u8> = (0..count).map(|i| (i % 2) as u8).collect();
@@ -55,18 +55,17 @@ fn data() -> DataSet {
             .enumerate()
             .flat_map(|(i, &label)| {
                 (0..1024).map(move |p| {
-                    let bright = (p / 512) as u8 == label;
-                    let texture = ((p * 31 + i * 17) % 50) as u8;
-                    if bright { 180 + texture } else { texture }
+                    let texture = ((p * 31 + i * 17) % 100) as u8;
+                    if label == 1 { 150 + texture } else { texture }
                 })
             })
             .collect();
-        let classes = vec!["top".to_owned(), "bottom".to_owned()];
+        let classes = vec!["dark".to_owned(), "bright".to_owned()];
         let normalisation = Normalisation { mean: [0.4; 3], sd: [0.35; 3] };
         Arc::new(ImageSet::new(name, classes, [1, 32, 32], pixels, labels, normalisation).unwrap())
     };
     DataSet {
-        name: "halves".into(),
+        name: "shades".into(),
         source: "in memory".into(),
         train: Some(set("train", 40)),
         validation: set("validation", 16),

@@ -1,6 +1,6 @@
 //! Dense convolutions of channels-last images as one register-tiled matrix product over an affine view.
 //!
-//! In: a zero-padded image `[H, W, I]` (see [`spread`]) or a plain matrix, weights packed in blocks of output
+//! In: a zero-padded image `[H, W, I]` (as [`super::arrangement`] makes it) or a plain matrix, weights packed in blocks of output
 //! channels. Out: `[OH, OW, O]`, or the weights' gradient `[taps, depth, O]`. A tap is an offset into the image;
 //! nothing is copied into columns. The gradient of the input is the same product over the spread gradient of
 //! the output with flipped, transposed weights.
