@@ -89,9 +89,14 @@ impl Figure for TrainingFigure {
         let (left, right) = body.split_horizontally(body.dim_in_pixel().0 / 2);
         let any = f64::NEG_INFINITY..f64::INFINITY;
         let x = Axis::around("Step", self.losses.iter().map(|p| p.0), 0.0..f64::INFINITY);
-        let y = Axis::around("Cross entropy (nats)", self.losses.iter().map(|p| p.1), any);
+        // Single bad steps would squeeze the curve into a corner; the few beyond the axis are not drawn.
+        let mut sorted: Vec<f64> = self.losses.iter().map(|p| p.1).collect();
+        sorted.sort_by(f64::total_cmp);
+        let highest = sorted[(sorted.len() * 199 / 200).min(sorted.len() - 1)];
+        let shown: Vec<(f64, f64)> = self.losses.iter().copied().filter(|p| p.1 <= highest).collect();
+        let y = Axis::around("Cross entropy (nats)", shown.iter().map(|p| p.1), any);
         let mut chart = canvas.chart(&left, &x, &y)?;
-        canvas.points(&mut chart, raw, &self.losses)?;
+        canvas.points(&mut chart, raw, &shown)?;
         canvas.points(&mut chart, line, &smoothed(&self.losses))?;
         if self.held_out.is_empty() {
             return Ok(());

@@ -64,12 +64,12 @@ fn settings_that_differ_are_named_with_both_values() {
         ours.differences(&theirs),
         [
             "evaluation.noise_levels: [0.08,0.16], not [0.08]",
-            "limits.max_macs: null, not 5",
-            "limits.max_params: 100000, not null",
+            "limits.max_macs: none, not 5",
+            "limits.max_params: 100000, not none",
             "seed: 18446744073709551615, not 1",
             "strategy.name: \"evolution\", not \"random\"",
-            "strategy.population: 24, not null",
-            "strategy.sample: 6, not null",
+            "strategy.population: 24, not none",
+            "strategy.sample: 6, not none",
         ]
     );
 }
