@@ -204,12 +204,13 @@ fn the_number_of_threads_changes_nothing() {
 #[test]
 fn it_learns_a_simple_task() {
     let mut config = config();
-    config.steps = 60;
+    config.steps = 150;
+    config.optimizer.lr = 5e-3;
     let mut trainer = Trainer::new(config, &data()).unwrap();
-    let losses: Vec<f64> = (0..60).map(|_| trainer.step().unwrap().loss.unwrap()).collect();
-    let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
-    let (first, last) = (mean(&losses[..10]), mean(&losses[50..]));
-    assert!(last < 0.8 * first, "loss went from {first} to {last}");
+    let losses: Vec<f64> = (0..150).map(|_| trainer.step().unwrap().loss.unwrap()).collect();
+    let last = losses[120..].iter().sum::<f64>() / 30.0;
+    // Guessing costs ln 2 = 0.69 nats.
+    assert!(last < 0.5, "the last 30 losses have the mean {last}: {losses:?}");
 }
 
 #[test]
