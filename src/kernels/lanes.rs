@@ -62,6 +62,8 @@ pub unsafe trait Lanes<T>: Copy {
     unsafe fn mul_add(self, b: Self, c: Self) -> Self;
     /// `self + b`.
     unsafe fn add(self, b: Self) -> Self;
+    /// `self - b`.
+    unsafe fn sub(self, b: Self) -> Self;
 }
 
 /// Work over vectors of a type that is known only at run time.
@@ -100,7 +102,7 @@ pub(crate) fn levels() -> Vec<Level> {
     let known = [Level::Baseline, Level::Avx2, Level::Avx512];
     #[cfg(not(target_arch = "x86_64"))]
     let known = [Level::Baseline];
-    known.into_iter().filter(|&known| known <= level()).collect()
+    known.into_iter().filter(|&known| known <= detected()).collect()
 }
 
 /// Kernels that the current thread runs use `level` from now on.
@@ -115,12 +117,21 @@ fn level() -> Level {
     if let Some(level) = FORCED.get() {
         return level;
     }
+    detected()
+}
+
+/// The best instruction set of the machine, or a poorer one that the environment variable `FORETELL_VECTORS` names
+/// (`baseline`, `avx2`), for timing on a better machine.
+fn detected() -> Level {
     static LEVEL: OnceLock<Level> = OnceLock::new();
     *LEVEL.get_or_init(|| {
         #[cfg(target_arch = "x86_64")]
         {
-            let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+            let wish = std::env::var("FORETELL_VECTORS").unwrap_or_default();
+            let avx2 =
+                wish != "baseline" && is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
             if avx2
+                && wish != "avx2"
                 && is_x86_feature_detected!("avx512f")
                 && is_x86_feature_detected!("avx512vl")
                 && is_x86_feature_detected!("avx512dq")
@@ -199,6 +210,11 @@ unsafe impl<T: Element> Lanes<T> for Portable<T> {
     #[inline(always)]
     unsafe fn add(self, b: Self) -> Self {
         Self(std::array::from_fn(|i| self.0[i] + b.0[i]))
+    }
+
+    #[inline(always)]
+    unsafe fn sub(self, b: Self) -> Self {
+        Self(std::array::from_fn(|i| self.0[i] - b.0[i]))
     }
 }
 

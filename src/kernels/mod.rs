@@ -3,6 +3,7 @@
 pub mod activation;
 pub mod arrangement;
 pub mod attention;
+mod buffer;
 mod columns;
 pub mod convolution;
 pub mod depthwise;
@@ -14,6 +15,7 @@ mod scalar;
 mod special;
 pub mod tiling;
 
+pub use buffer::Buffer;
 pub use lanes::{Element, Kernel, Lanes, vectorized};
 #[cfg(test)]
 pub(crate) use lanes::{force, levels};

@@ -184,6 +184,14 @@ impl<T: Element> Chunk<'_, '_, T> {
         let input_len = convolution.spread.image.iter().product::<usize>() * inputs;
         let output_len = convolution.view.pixels() * outputs;
         let (taps, depth) = (&convolution.taps, convolution.depth);
+        if let Some([winograd, back]) = &convolution.winograd {
+            winograd.gradient(self.count, x, dy, weights, self.scratch);
+            if let Some((dx, accumulate)) = &mut dx {
+                let packed = &self.batch.packed[convolution.back_packed..];
+                back.run(self.count, dy, packed, dx, *accumulate, self.scratch);
+            }
+            return;
+        }
         if convolution.pointwise {
             let view = View::matrix(x.len() / inputs, inputs);
             WeightGradient { x, view, taps, depth, dy, outputs, gradient: weights }.run();

@@ -184,7 +184,9 @@ impl<T: Element> Chunk<'_, '_, T> {
             }
             .run();
         };
-        if convolution.pointwise {
+        if let Some([winograd, _]) = &convolution.winograd {
+            winograd.run(self.count, x, packed, y, false, self.scratch);
+        } else if convolution.pointwise {
             product(x, View::matrix(x.len() / convolution.depth, convolution.depth), y);
         } else {
             let input_len = convolution.spread.image.iter().product::<usize>() * convolution.inputs();

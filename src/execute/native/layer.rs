@@ -2,8 +2,11 @@
 
 use crate::Result;
 use crate::kernels::Element;
-use crate::kernels::convolution::{Packing, Spread, View};
+use crate::kernels::convolution::{Filters, Packing, Spread, View, Winograd};
 use crate::network::{Network, OpKind, OpNode, ParamId, Shape};
+
+/// With fewer channels the transforms cost more than they save.
+const WINOGRAD_CHANNELS: usize = 16;
 
 /// A convolution's geometry, forward and for the gradient of its input.
 #[derive(Clone, Debug)]
@@ -12,6 +15,8 @@ pub(super) struct Convolution {
     pub depthwise: bool,
     /// A plain product of rows: pixels of several images can be joined.
     pub pointwise: bool,
+    /// A convolution that pays as [`Winograd`], and the gradient of its input.
+    pub winograd: Option<[Winograd; 2]>,
     pub spread: Spread,
     pub view: View,
     pub taps: Vec<usize>,
@@ -80,6 +85,17 @@ impl Convolution {
                 for (t, &weight) in weight.iter().enumerate() {
                     target[t * outputs + c] = weight;
                 }
+            }
+            return;
+        }
+        if let Some([forward, back]) = &self.winograd {
+            let weight = &params[self.weight..self.weight + taps * inputs * outputs];
+            let (near, far) = (taps, taps * inputs);
+            let filters = Filters { weight, input: near, output: far, reversed: false };
+            forward.pack(filters, &mut packed[self.packed..]);
+            if backward {
+                let filters = Filters { weight, input: far, output: near, reversed: true };
+                back.pack(filters, &mut packed[self.back_packed..]);
             }
             return;
         }
@@ -243,11 +259,22 @@ fn convolution<T: Element>(
     let packing = Packing::new::<T>(outputs);
     let back_packing = Packing::new::<T>(inputs);
     let first = *packed;
-    let middle = first + if depthwise { kh * kw * outputs } else { packing.len(kh * kw * inputs) };
-    *packed = middle + if depthwise { 0 } else { back_packing.len(kh * kw * outputs) };
+    let small = inputs.min(outputs) < WINOGRAD_CHANNELS || padding.iter().any(|&padding| padding > 2);
+    let winograd = ([kh, kw, dilation, groups] == [3, 3, 1, 1] && stride == [1, 1] && !depthwise && !small)
+        .then(|| Winograd { input: size, output, padding, inputs, outputs })
+        .map(|forward| [forward, forward.back()]);
+    let (len, back_len) = match &winograd {
+        Some([forward, back]) => (forward.packed_len::<T>(), back.packed_len::<T>()),
+        None if depthwise => (kh * kw * outputs, 0),
+        None => (packing.len(kh * kw * inputs), back_packing.len(kh * kw * outputs)),
+    };
+    // Each starts at a cache line.
+    let middle = first + len.next_multiple_of(16);
+    *packed = middle + back_len.next_multiple_of(16);
     Convolution {
         depthwise,
         pointwise,
+        winograd,
         spread,
         view,
         taps: taps(row, inputs),

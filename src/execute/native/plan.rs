@@ -13,7 +13,7 @@ use crate::network::{Network, OpKind};
 /// Elements of activations of one image that a chunk may hold; chunks are at least one image.
 const CHUNK_ELEMENTS: usize = 32 * 1024;
 /// Most images of a chunk.
-const CHUNK_IMAGES: usize = 8;
+pub(super) const CHUNK_IMAGES: usize = 8;
 
 /// Where a buffer lies; offsets are per image and grow by the capacity of batch or chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -274,7 +274,8 @@ impl<'a> Builder<'a> {
                 arena.release_before(life(buffer).first.1);
                 places[buffer] = Place::Local(arena.take(numel(buffer), life(buffer).last.1));
             }
-            local_len = local_len.max(arena.len * chunk);
+            // Scratch space behind the local buffers starts at a cache line.
+            local_len = local_len.max((arena.len * chunk).next_multiple_of(16));
             let stage = if index < self.forward.len() {
                 &mut self.forward[index]
             } else {

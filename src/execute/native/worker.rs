@@ -6,28 +6,28 @@ use std::sync::Mutex;
 
 use super::layer::Layer;
 use super::plan::{Place, Plan, Stage, Task};
-use crate::kernels::Element;
 use crate::kernels::attention::Attention;
 use crate::kernels::norm;
+use crate::kernels::{Buffer, Element};
 use crate::network::{Network, OpKind};
 
 /// Everything that all workers share; grows at the first run of a plan and then stays.
 #[derive(Debug)]
 pub(super) struct Memory<T> {
     /// Batch buffers.
-    buffers: Vec<T>,
+    buffers: Buffer<T>,
     /// Packed weights.
-    packed: Vec<T>,
+    packed: Buffer<T>,
     /// `[2, C]` of each batch norm: mean and reciprocal deviation.
-    statistics: Vec<T>,
+    statistics: Buffer<T>,
     /// `[3, C]` of each batch norm: coefficients of the gradient.
-    coefficients: Vec<T>,
+    coefficients: Buffer<T>,
     /// First channel of each op in `statistics` and `coefficients`.
     channels: Vec<usize>,
     /// `[image, channels of the stage]`.
-    moments: Vec<T>,
+    moments: Buffer<T>,
     /// `[shard, gradients of parameters of the stage]`.
-    partials: Vec<T>,
+    partials: Buffer<T>,
 }
 
 impl<T: Element> Memory<T> {
@@ -45,13 +45,13 @@ impl<T: Element> Memory<T> {
             })
             .collect();
         Self {
-            buffers: Vec::new(),
-            packed: vec![T::zero(); packed],
-            statistics: vec![T::zero(); 2 * total],
-            coefficients: vec![T::zero(); 3 * total],
+            buffers: Buffer::zeros(0),
+            packed: Buffer::zeros(packed),
+            statistics: Buffer::zeros(2 * total),
+            coefficients: Buffer::zeros(3 * total),
             channels,
-            moments: Vec::new(),
-            partials: Vec::new(),
+            moments: Buffer::zeros(0),
+            partials: Buffer::zeros(0),
         }
     }
 
@@ -70,10 +70,10 @@ impl<T: Element> Memory<T> {
     }
 }
 
-fn grow<T: Element>(buffer: &mut Vec<T>, len: usize) {
+fn grow<T: Element>(buffer: &mut Buffer<T>, len: usize) {
     if buffer.len() < len {
         // Contents do not matter: a fresh vector of zeros costs no copy.
-        *buffer = vec![T::zero(); len];
+        *buffer = Buffer::zeros(len);
     }
 }
 
@@ -83,14 +83,18 @@ pub(super) struct Scratch<T> {
     /// Elements that kernels need for one image.
     kernel: usize,
     len: usize,
-    blocks: Mutex<Vec<Vec<T>>>,
+    blocks: Mutex<Vec<Buffer<T>>>,
 }
 
 impl<T: Element> Scratch<T> {
     pub(super) fn new(network: &Network, layers: &[Layer]) -> Self {
         let need = |(index, layer): (usize, &Layer)| match (layer, &network.ops[index].kind) {
             (Layer::Convolution(convolution), _) => {
-                convolution.spread.len().max(convolution.back_spread.len())
+                let spread = convolution.spread.len().max(convolution.back_spread.len());
+                let images = super::plan::CHUNK_IMAGES;
+                let winograd =
+                    convolution.winograd.iter().flatten().map(|w| w.scratch_len::<T>(images)).max();
+                winograd.unwrap_or(0).max(spread)
             }
             (_, &OpKind::Attention { heads, head_dim }) => {
                 let [_, height, width] = network.ops[index].shape;
@@ -116,7 +120,7 @@ impl<T: Element> Scratch<T> {
     pub(super) fn lend(&self, work: impl FnOnce(&mut [T])) {
         let lock = || self.blocks.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let block = lock().pop();
-        let mut block = block.unwrap_or_else(|| vec![T::zero(); self.len]);
+        let mut block = block.unwrap_or_else(|| Buffer::zeros(self.len));
         work(&mut block);
         lock().push(block);
     }

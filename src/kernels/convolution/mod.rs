@@ -7,9 +7,11 @@
 
 mod product;
 mod weight_gradient;
+mod winograd;
 
 pub use product::{Packing, Product};
 pub use weight_gradient::WeightGradient;
+pub use winograd::{Filters, Winograd};
 
 use super::Element;
 

@@ -48,7 +48,7 @@ static MASK64: [i64; 8] = [-1, -1, -1, -1, 0, 0, 0, 0];
 
 macro_rules! lanes {
     ($name:ident, $raw:ty, $element:ty, $n:literal, $registers:literal, $doc:literal,
-     $splat:ident, $load:ident, $store:ident, $fma:ident, $add:ident,
+     $splat:ident, $load:ident, $store:ident, $fma:ident, $add:ident, $sub:ident,
      |$source:ident, $count:ident| $load_part:expr,
      |$value:ident, $target:ident, $stored:ident| $store_part:expr) => {
         #[doc = $doc]
@@ -102,6 +102,12 @@ macro_rules! lanes {
                 // SAFETY: the caller vouches for the instruction set.
                 Self(unsafe { $add(self.0, b.0) })
             }
+
+            #[inline(always)]
+            unsafe fn sub(self, b: Self) -> Self {
+                // SAFETY: the caller vouches for the instruction set.
+                Self(unsafe { $sub(self.0, b.0) })
+            }
         }
 
         impl $name {
@@ -123,6 +129,7 @@ lanes!(
     _mm256_storeu_ps,
     _mm256_fmadd_ps,
     _mm256_add_ps,
+    _mm256_sub_ps,
     |source, count| _mm256_maskload_ps(source, _mm256_loadu_si256(MASK32.as_ptr().add(8 - count).cast())),
     |value, target, count| _mm256_maskstore_ps(
         target,
@@ -142,6 +149,7 @@ lanes!(
     _mm256_storeu_pd,
     _mm256_fmadd_pd,
     _mm256_add_pd,
+    _mm256_sub_pd,
     |source, count| _mm256_maskload_pd(source, _mm256_loadu_si256(MASK64.as_ptr().add(4 - count).cast())),
     |value, target, count| _mm256_maskstore_pd(
         target,
@@ -161,6 +169,7 @@ lanes!(
     _mm512_storeu_ps,
     _mm512_fmadd_ps,
     _mm512_add_ps,
+    _mm512_sub_ps,
     |source, count| _mm512_maskz_loadu_ps((1u16 << count).wrapping_sub(1), source),
     |value, target, count| _mm512_mask_storeu_ps(target, (1u16 << count).wrapping_sub(1), value)
 );
@@ -176,6 +185,7 @@ lanes!(
     _mm512_storeu_pd,
     _mm512_fmadd_pd,
     _mm512_add_pd,
+    _mm512_sub_pd,
     |source, count| _mm512_maskz_loadu_pd((1u8 << count).wrapping_sub(1), source),
     |value, target, count| _mm512_mask_storeu_pd(target, (1u8 << count).wrapping_sub(1), value)
 );
