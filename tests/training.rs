@@ -11,6 +11,9 @@ seed = 3
 steps = 6
 checkpoint_every = 2
 
+average = 0.9
+clip_network = 2.0
+
 [ghn]
 max_shape = [16, 16, 11, 11]
 num_classes = 2
@@ -121,10 +124,13 @@ fn settings_that_make_no_run_are_refused_with_their_key() {
     let path = folder.path().join("run.toml");
     for (old, new, reason) in [
         ("lr = 2e-3", "lr = 2e-3\nbetas = [0.9, 1.0]", "optimizer.betas holds 1"),
+        ("average = 0.9", "average = 1.0", "average is 1, expected at least 0"),
+        ("clip_network = 2.0", "clip_network = 0.0", "clip_network is 0, expected a positive number"),
         ("lr = 2e-3", "lr = 2e-3\nweight_decay = nan", "optimizer.weight_decay is NaN"),
         ("warmup = 2", "warmup = 7", "schedule.warmup is 7, expected at most steps, 6"),
         ("warmup = 2", "warmup = 2\nfloor = 7.0", "schedule.floor is 7"),
         ("hid = 8", "hid = 7", "ghn.hid = 7"),
+        ("space = \"small\"", "space = \"smal\"", "architectures.spaces: "),
         ("[16, 16, 11, 11]", "[16, 0, 11, 11]", "ghn.max_shape = [16, 0, 11, 11]"),
     ] {
         std::fs::write(&path, CONFIG.replace(old, new)).unwrap();

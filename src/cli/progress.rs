@@ -80,7 +80,9 @@ impl Progress {
                 text
             },
         );
-        let text = format!("{done}{of} candidates, {rate:.1}/s, {} left; {best}", duration(nearest.1));
+        // A session that continues has no rate of its own before its first outcome.
+        let rate = if rate > 0.0 { format!("{rate:.1}/s, ") } else { String::new() };
+        let text = format!("{done}{of} candidates, {rate}{} left; {best}", duration(nearest.1));
         (nearest.0.clamp(0.0, 1.0), text)
     }
 }

@@ -133,6 +133,9 @@ impl Space {
         let document = Document::parse(path, text)?;
         let mut root = document.root();
         let name = root.string("name")?;
+        if name.trim().is_empty() {
+            return Err(root.refuse("name", "a name that is not empty"));
+        }
         let side = root.integer("input_size", 32..=224)?;
         if !INPUT_SIZES.contains(&side) {
             return Err(root.refuse("input_size", "32 or 224"));

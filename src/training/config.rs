@@ -3,6 +3,7 @@
 use super::adam::AdamConfig;
 use super::schedule::Schedule;
 use crate::ghn::GhnConfig;
+use crate::space::Space;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -29,6 +30,14 @@ pub struct TrainConfig {
     /// Largest L2 norm of the gradient over all weights.
     #[serde(default = "default_clip")]
     pub clip_norm: f64,
+    /// Largest L2 norm of the gradient by one network's predicted weights, before the mean over the meta-batch; keeps
+    /// single networks from drowning the others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clip_network: Option<f64>,
+    /// Decay of the running average of the GHN's weights, which is what is evaluated and saved; 0 for the weights
+    /// themselves.
+    #[serde(default)]
+    pub average: f64,
     /// Steps with a loss or gradient that is not finite are skipped; after so many in a row the run stops.
     #[serde(default = "default_skips")]
     pub max_skips_in_a_row: u64,
@@ -139,7 +148,12 @@ impl TrainConfig {
         if self.images.batch < 2 {
             return Err("images.batch is 1: batch normalisation needs at least 2 images".into());
         }
-        for (key, value) in [("clip_norm", self.clip_norm), ("optimizer.lr", self.optimizer.lr)] {
+        let clip_network = self.clip_network.unwrap_or(1.0);
+        for (key, value) in [
+            ("clip_norm", self.clip_norm),
+            ("clip_network", clip_network),
+            ("optimizer.lr", self.optimizer.lr),
+        ] {
             if !(value > 0.0 && value.is_finite()) {
                 return Err(format!("{key} is {value}, expected a positive number"));
             }
@@ -150,6 +164,9 @@ impl TrainConfig {
             if !(value >= 0.0 && value.is_finite()) {
                 return Err(format!("{key} is {value}, expected 0 or more"));
             }
+        }
+        if !(0.0..1.0).contains(&self.average) {
+            return Err(format!("average is {}, expected at least 0 and less than 1", self.average));
         }
         if let Some(beta) = self.optimizer.betas.iter().find(|beta| !(0.0..1.0).contains(*beta)) {
             return Err(format!("optimizer.betas holds {beta}, expected at least 0 and less than 1"));
@@ -172,6 +189,7 @@ impl TrainConfig {
             if !(*share > 0.0 && share.is_finite()) {
                 return Err(format!("share of space {space} is {share}, expected a positive number"));
             }
+            Space::find(space).map_err(|error| format!("architectures.spaces: {error}"))?;
         }
         Ok(())
     }

@@ -107,10 +107,11 @@ pub fn fit_ghn(
         let taken = trainer.steps_taken();
         let evaluated = if taken.is_multiple_of(trainer.config().evaluation.every) || taken == total {
             let held_out = trainer.evaluate()?;
-            trainer.ghn().save(folder.join("last.safetensors"))?;
+            let ghn = trainer.trained()?;
+            ghn.save(folder.join("last.safetensors"))?;
             if best.is_none_or(|best| held_out.mean > best) {
                 best = Some(held_out.mean);
-                trainer.ghn().save(folder.join("best.safetensors"))?;
+                ghn.save(folder.join("best.safetensors"))?;
             }
             observer.held_out(&held_out, best.unwrap_or(held_out.mean));
             Some(held_out)

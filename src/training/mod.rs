@@ -1,6 +1,7 @@
 //! Training: losses, optimisers, schedules, and fitting a graph hypernetwork on meta-batches of architectures.
 
 mod adam;
+mod average;
 mod config;
 mod draw;
 mod fit;

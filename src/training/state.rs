@@ -36,6 +36,10 @@ impl Trainer {
         for (name, var) in self.ghn.vars() {
             tensors.insert(format!("ghn|{name}"), var.as_tensor().clone());
         }
+        if let Some(average) = &self.average {
+            let averages = average.tensors(&self.ghn.vars())?;
+            tensors.extend(averages.into_iter().map(|(name, tensor)| (format!("average|{name}"), tensor)));
+        }
         let position = Position {
             format: FORMAT.into(),
             step: self.step,
@@ -75,17 +79,21 @@ impl Trainer {
             ));
         }
         let mut weights = BTreeMap::new();
-        let mut moments = BTreeMap::new();
+        let (mut averages, mut moments) = (BTreeMap::new(), BTreeMap::new());
         for (name, tensor) in file.tensors {
-            match name.strip_prefix("ghn|") {
-                Some(name) => weights.insert(name.to_owned(), tensor),
-                None => moments.insert(name, tensor),
+            match (name.strip_prefix("ghn|"), name.strip_prefix("average|")) {
+                (Some(name), _) => weights.insert(name.to_owned(), tensor),
+                (_, Some(name)) => averages.insert(name.to_owned(), tensor),
+                _ => moments.insert(name, tensor),
             };
         }
         let mut trainer = Trainer::new(config, data)?;
         trainer.ghn = Ghn::from_tensors(trainer.config.ghn.clone(), weights)?;
         trainer.adam = super::adam::Adam::new(trainer.config.optimizer.clone(), trainer.ghn.vars());
         trainer.adam.restore(&moments, &position.adam_steps)?;
+        if let Some(average) = &mut trainer.average {
+            average.restore(&averages)?;
+        }
         let augmentation =
             if trainer.config.images.augment { Augmentation::default() } else { Augmentation::NONE };
         let set = trainer.batches.set().clone();

@@ -4,6 +4,7 @@
 //! entropy over the architectures of the meta-batch.
 
 use super::adam::{Adam, collect_gradients, global_norm};
+use super::average::Average;
 use super::config::TrainConfig;
 use super::draw::{ArchitectureSource, Candidate, Purpose, stream};
 use super::loss::attach_gradient;
@@ -15,6 +16,7 @@ use candle_core::Tensor;
 use rand::RngExt;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 
 /// What one optimiser step did.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -57,6 +59,7 @@ pub struct Trainer {
     pub(super) config: TrainConfig,
     pub(super) ghn: Ghn,
     pub(super) adam: Adam,
+    pub(super) average: Option<Average>,
     pub(super) batches: TrainingBatches,
     pub(super) step: u64,
     pub(super) skips_in_a_row: u64,
@@ -80,6 +83,8 @@ impl Trainer {
         }
         let ghn = Ghn::new(config.ghn.clone(), config.seed)?;
         let adam = Adam::new(config.optimizer.clone(), ghn.vars());
+        let decay = config.average;
+        let average = (decay > 0.0).then(|| Average::new(decay, &ghn.vars())).transpose()?;
         let augmentation = if config.images.augment { Augmentation::default() } else { Augmentation::NONE };
         let batches =
             TrainingBatches::new(train, config.images.batch, augmentation, BatchState::new(config.seed))?;
@@ -90,7 +95,7 @@ impl Trainer {
             config.evaluation.architectures,
         )?;
         let validation = data.validation.prepare(config.evaluation.images)?;
-        Ok(Trainer { config, ghn, adam, batches, step: 0, skips_in_a_row: 0, source, validation })
+        Ok(Trainer { config, ghn, adam, average, batches, step: 0, skips_in_a_row: 0, source, validation })
     }
 
     /// The run's settings.
@@ -106,6 +111,17 @@ impl Trainer {
     /// The hypernetwork as it is now.
     pub fn ghn(&self) -> &Ghn {
         &self.ghn
+    }
+
+    /// What the run has made so far: the hypernetwork with averaged weights, if they are averaged.
+    ///
+    /// # Errors
+    /// If a tensor operation fails.
+    pub fn trained(&self) -> Result<Cow<'_, Ghn>> {
+        Ok(match &self.average {
+            Some(average) => Cow::Owned(average.ghn(&self.ghn)?),
+            None => Cow::Borrowed(&self.ghn),
+        })
     }
 
     /// One optimiser step on a fresh meta-batch and the next batch of images.
@@ -137,6 +153,9 @@ impl Trainer {
                 report.grad_norm = Some(norm);
                 let scale = (self.config.clip_norm / (norm + 1e-6)).min(1.0);
                 self.adam.step(&gradients, scale, lr_factor)?;
+                if let Some(average) = &mut self.average {
+                    average.update(self.step + 1, &self.ghn.vars())?;
+                }
                 report.skipped = false;
             }
         }
@@ -171,7 +190,11 @@ impl Trainer {
             .map(|(network, params, gradient, dropout_seed)| {
                 let mut executor = NativeExecutor::<f32>::new(network, labels.len())?;
                 let mode = Mode::Train { dropout_seed };
-                Ok(f64::from(executor.loss_and_gradient(params, images, labels, mode, gradient)?))
+                let loss = executor.loss_and_gradient(params, images, labels, mode, gradient)?;
+                if let Some(limit) = self.config.clip_network {
+                    clip(gradient, limit);
+                }
+                Ok(f64::from(loss))
             })
             .collect::<Result<Vec<f64>>>()?;
         let networks = candidates.len() as f64;
@@ -184,11 +207,12 @@ impl Trainer {
     /// # Errors
     /// If a computation fails.
     pub fn evaluate(&self) -> Result<HeldOutReport> {
+        let ghn = self.trained()?;
         let accuracies = self
             .source
             .held_out()
             .par_iter()
-            .map(|candidate| self.accuracy(candidate))
+            .map(|candidate| self.accuracy(&ghn, candidate))
             .collect::<Result<Vec<f64>>>()?;
         let n = accuracies.len() as f64;
         let mean = accuracies.iter().sum::<f64>() / n;
@@ -197,8 +221,8 @@ impl Trainer {
         Ok(HeldOutReport { step: self.step, accuracies, mean, se: (variance / n).sqrt(), best })
     }
 
-    fn accuracy(&self, candidate: &Candidate) -> Result<f64> {
-        let prediction = self.ghn.predict_batch(&[(&candidate.network, &candidate.graph)])?;
+    fn accuracy(&self, ghn: &Ghn, candidate: &Candidate) -> Result<f64> {
+        let prediction = ghn.predict_batch(&[(&candidate.network, &candidate.graph)])?;
         let params = prediction.params.to_vec1::<f32>()?;
         let batch = self.config.images.batch.min(self.validation.len());
         let mut executor = NativeExecutor::<f32>::new(&candidate.network, batch)?;
@@ -216,5 +240,31 @@ impl Trainer {
             seen += labels.len();
         }
         Ok(right as f64 / seen.max(1) as f64)
+    }
+}
+
+/// Scales `gradient` down to an L2 norm of at most `limit`.
+fn clip(gradient: &mut [f32], limit: f64) {
+    let norm = gradient.iter().map(|&g| f64::from(g) * f64::from(g)).sum::<f64>().sqrt();
+    if norm > limit && norm.is_finite() {
+        let scale = (limit / norm) as f32;
+        gradient.iter_mut().for_each(|g| *g *= scale);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::clip;
+
+    #[test]
+    fn only_long_gradients_are_shortened() {
+        let mut gradient = [3.0, 4.0];
+        clip(&mut gradient, 5.0);
+        assert_eq!(gradient, [3.0, 4.0]);
+        clip(&mut gradient, 1.0);
+        assert!((gradient[0] - 0.6).abs() < 1e-6 && (gradient[1] - 0.8).abs() < 1e-6, "{gradient:?}");
+        let mut broken = [f32::NAN, 1.0];
+        clip(&mut broken, 1.0);
+        assert_eq!(broken[1], 1.0);
     }
 }

@@ -61,6 +61,7 @@ fn a_wrong_setting_is_named_with_line_and_valid_values() {
         ("max_params = 500000", "max_params = 0", &["`limits.max_params` is 0"]),
         ("max_params = 500000", "max_params = -5", &["`limits.max_params` is -5"]),
         ("name = \"small\"", "name = small", &["line 1:"]),
+        ("name = \"small\"", "name = \"\"", &["`name` is \"\"", "a name that is not empty"]),
     ];
     let text = small();
     for (found, wrong, expected) in cases {
