@@ -63,7 +63,7 @@ impl Schedule {
     }
 
     /// The schedule of nodes that are numbered in topological order, in one graph or in several side by side.
-    pub(super) fn of_neighbours(incoming: &Neighbours, outgoing: &Neighbours) -> Schedule {
+    pub fn of_neighbours(incoming: &Neighbours, outgoing: &Neighbours) -> Schedule {
         let n = incoming.start.len().saturating_sub(1);
         let (mut forward, mut backward) = (vec![0u32; n], vec![0u32; n]);
         for v in 0..n {

@@ -1,4 +1,5 @@
-//! Ops that have their own kernels, one folder each: `mod.rs` is the op and its API, `cpu.rs` the kernel.
+//! Ops that have their own kernels, one folder each: `mod.rs` is the op and its API, `cpu.rs` the kernel,
+//! `cuda.rs` and `*.cu` those for GPUs.
 
 pub mod activation;
 pub mod arrangement;
@@ -11,6 +12,7 @@ mod lanes;
 pub mod message_passing;
 pub mod norm;
 pub mod pool;
+pub mod program;
 mod scalar;
 mod special;
 pub mod tiling;

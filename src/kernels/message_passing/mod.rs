@@ -13,6 +13,7 @@
 
 mod affine;
 mod cpu;
+pub mod cuda;
 mod edges;
 #[cfg(test)]
 mod tests;

@@ -9,6 +9,7 @@
 //! table, then scaled or squashed. The gradient of a table element is the sum over its copies.
 
 mod cpu;
+pub mod cuda;
 #[cfg(test)]
 mod tests;
 
