@@ -123,7 +123,7 @@ impl Sizes {
     fn new(weights: &Weights, tables: &Tables, limits: Limits) -> Result<Sizes> {
         let Weights { hid, hidden, virtual_edges } = *weights;
         let refuse = |reason: String| Err(Error::Tensor(format!("message passing on a GPU: {reason}")));
-        if hid == 0 || hid % 8 != 0 || hidden == 0 || hidden % 4 != 0 {
+        if hid == 0 || !hid.is_multiple_of(8) || hidden == 0 || !hidden.is_multiple_of(4) {
             return refuse(format!(
                 "multiples of 8 and 4 expected for hid and hidden, found {hid} and {hidden}"
             ));
@@ -131,7 +131,7 @@ impl Sizes {
         if virtual_edges != tables.virtual_edges {
             return refuse("weights and edges disagree about virtual edges".into());
         }
-        if limits.threads == 0 || limits.threads % 32 != 0 || limits.threads > 512 {
+        if limits.threads == 0 || !limits.threads.is_multiple_of(32) || limits.threads > 512 {
             return refuse(format!("32, 64 .. 512 threads a block expected, found {}", limits.threads));
         }
         let functions = 1 + usize::from(virtual_edges);
