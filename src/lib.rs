@@ -29,9 +29,9 @@ pub mod checkpoint;
 
 pub mod execute;
 
-pub mod training;
-
 pub mod score;
+
+pub mod training;
 
 pub mod search;
 

@@ -14,7 +14,10 @@ mod progress;
 mod search;
 mod space;
 mod threads;
+mod train;
 mod train_ghn;
+mod train_outcome;
+mod train_progress;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 pub use interrupt::INTERRUPTED;
@@ -48,6 +51,8 @@ pub enum Command {
     Leaderboard(leaderboard::Args),
     /// Predict the weights of an architecture
     Predict(predict::Args),
+    /// Train one network on images by SGD, from random or predicted weights
+    Train(Box<train::Args>),
     /// Train a graph hypernetwork on architectures drawn on the fly
     TrainGhn(train_ghn::Args),
     /// Fetch image sets and look at them
@@ -83,6 +88,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Search(args) => search::run(*args),
         Command::Leaderboard(args) => leaderboard::run(args),
         Command::Predict(args) => predict::run(args),
+        Command::Train(args) => train::run(*args),
         Command::TrainGhn(args) => train_ghn::run(args),
         Command::Data(args) => data::run(args),
     }

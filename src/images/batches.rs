@@ -1,4 +1,4 @@
-//! Training batches: shuffled anew every epoch, cropped and mirrored at random.
+//! Training batches: shuffled anew every epoch, cropped, mirrored and cut out at random.
 //!
 //! In: a training set, a seed and a position. Out: batches `[N, 3, H, W] f32` with labels. Order and
 //! augmentation depend on (seed, epoch, image) only, so the batches are the same for any number of threads and
@@ -9,6 +9,7 @@ use super::stream::{Purpose, stream};
 use crate::{Error, Result};
 use rand::RngExt;
 use rand::seq::SliceRandom;
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -20,17 +21,21 @@ pub struct Augmentation {
     pub crop_padding: usize,
     /// Mirror left and right with probability 1/2.
     pub flip: bool,
+    /// Side of a square at a random place, pixels, that becomes 0 after normalisation (cutout, arXiv 1708.04552);
+    /// its centre lies in the image, so that parts of it may lie outside. 0: none.
+    #[serde(default)]
+    pub cutout: usize,
 }
 
 impl Augmentation {
     /// Images as they are.
-    pub const NONE: Augmentation = Augmentation { crop_padding: 0, flip: false };
+    pub const NONE: Augmentation = Augmentation { crop_padding: 0, flip: false, cutout: 0 };
 }
 
 impl Default for Augmentation {
     /// The usual one for CIFAR-10: padding 4 and flips.
     fn default() -> Self {
-        Augmentation { crop_padding: 4, flip: true }
+        Augmentation { crop_padding: 4, flip: true, cutout: 0 }
     }
 }
 
@@ -127,6 +132,14 @@ impl TrainingBatches {
         let (state, augmentation) = (self.state, self.augmentation);
         self.set.fill_placed(indices, images, |index| place(state, augmentation, index))?;
         self.set.fill_labels(indices, labels)?;
+        if augmentation.cutout > 0 {
+            let [_, height, width] = self.set.batch_shape();
+            images.par_chunks_exact_mut(self.set.image_len()).zip(indices).for_each(|(image, &index)| {
+                let mut rng = stream(state.seed, Purpose::Cutout, state.epoch, index as u64);
+                let centre = [rng.random_range(0..height), rng.random_range(0..width)];
+                cut_out(image, [height, width], centre, augmentation.cutout);
+            });
+        }
         self.state.position += 1;
         Ok(state.epoch)
     }
@@ -147,6 +160,20 @@ fn place(state: BatchState, augmentation: Augmentation, index: usize) -> Placeme
     let mut shift = || rng.random_range(-padding..=padding) as isize;
     let (dy, dx) = (shift(), shift());
     Placement { dy, dx, flip: augmentation.flip && rng.random::<bool>() }
+}
+
+/// Sets the square of `side` pixels around `centre` to 0 in all channels of `image [C, H, W]`, as far as it lies inside.
+fn cut_out(image: &mut [f32], [height, width]: [usize; 2], centre: [usize; 2], side: usize) {
+    let span = |centre: usize, size: usize| {
+        let first = centre.saturating_sub(side / 2);
+        first..(centre + side - side / 2).min(size)
+    };
+    let columns = span(centre[1], width);
+    for plane in image.chunks_exact_mut(height * width) {
+        for y in span(centre[0], height) {
+            plane[y * width..][columns.clone()].fill(0.0);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -246,6 +273,32 @@ mod tests {
         }
         assert_eq!(shifts.into_iter().collect::<Vec<_>>(), (-4..=4).collect::<Vec<_>>());
         assert!((16..=48).contains(&flips), "{flips} of 64 mirrored");
+    }
+
+    #[test]
+    fn cutout_removes_one_square_and_changes_nothing_else() {
+        let cutout = Augmentation { cutout: 8, ..Augmentation::default() };
+        let batch = |augmentation| {
+            take(&mut TrainingBatches::new(set(32), 32, augmentation, BatchState::new(2)).unwrap(), 1)
+        };
+        let (whole, cut) = (&batch(Augmentation::default())[0].1, &batch(cutout)[0].1);
+        let mut areas = std::collections::BTreeSet::new();
+        for (whole, cut) in whole.chunks_exact(3 * 1024).zip(cut.chunks_exact(3 * 1024)) {
+            let inside: Vec<usize> = (0..1024).filter(|&p| whole[p] != cut[p]).collect();
+            assert!((0..3072).all(|p| cut[p] == whole[p] || cut[p] == 0.0));
+            let (rows, columns) = (inside.iter().map(|p| p / 32), inside.iter().map(|p| p % 32));
+            let extent = |range: Vec<usize>| match (range.iter().min(), range.iter().max()) {
+                (Some(low), Some(high)) => high - low + 1,
+                _ => 0,
+            };
+            let (height, width) = (extent(rows.collect()), extent(columns.collect()));
+            assert!(height <= 8 && width <= 8, "{height}x{width}");
+            areas.insert(inside.len());
+        }
+        assert!(areas.len() > 3 && areas.last().is_some_and(|&area| area > 40), "{areas:?}");
+        let mut image = vec![1.0; 16];
+        cut_out(&mut image, [4, 4], [0, 3], 2);
+        assert_eq!(image.iter().sum::<f32>(), 14.0, "rows 0, columns 2 and 3");
     }
 
     #[test]

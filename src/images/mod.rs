@@ -16,6 +16,7 @@ mod dataset;
 mod download;
 mod fashion;
 mod fetch;
+mod few_shot;
 mod folder;
 mod idx;
 mod noise;

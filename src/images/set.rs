@@ -199,6 +199,20 @@ impl ImageSet {
         }
     }
 
+    /// The images of `indices`, in that order, as a set of their own.
+    pub(super) fn select(&self, name: impl Into<String>, indices: &[usize]) -> Result<ImageSet> {
+        self.check(indices)?;
+        let image = self.channels * self.height * self.width;
+        let pixels = indices.iter().flat_map(|&index| &self.pixels[index * image..][..image]).copied();
+        Ok(ImageSet {
+            name: name.into(),
+            classes: self.classes.clone(),
+            pixels: pixels.collect(),
+            labels: indices.iter().map(|&index| self.labels[index]).collect(),
+            ..*self
+        })
+    }
+
     /// Normalised images `[indices.len(), 3, H, W]` into `out`, which is resized and reused.
     pub fn fill_batch(&self, indices: &[usize], out: &mut Vec<f32>) -> Result<()> {
         self.fill_placed(indices, out, |_| Placement::default())

@@ -15,6 +15,10 @@ pub(super) enum Purpose {
     Noise = 3,
     /// Order of the files of an image folder.
     FolderOrder = 4,
+    /// Place of the square that is cut out of one image in one epoch.
+    Cutout = 5,
+    /// Which images of a class a low-shot set keeps.
+    FewShot = 6,
 }
 
 /// The stream of `(seed, purpose, a, b)`: the four numbers are the cipher's key.

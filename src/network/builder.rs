@@ -15,13 +15,14 @@ pub(super) struct Builder {
     params: Vec<(String, Vec<usize>)>,
     /// The ReLU on each op's output, once there is one.
     rectified: BTreeMap<OpId, OpId>,
+    branches: Vec<OpId>,
 }
 
 impl Builder {
     /// A network that so far has its input only.
     pub fn new(input: Shape) -> (Self, OpId) {
         let node = OpNode { kind: OpKind::Input, inputs: Vec::new(), shape: input };
-        (Builder { ops: vec![node], params: Vec::new(), rectified: BTreeMap::new() }, OpId(0))
+        (Builder { ops: vec![node], params: Vec::new(), rectified: BTreeMap::new(), branches: Vec::new() }, OpId(0))
     }
 
     /// Declares a parameter.
@@ -125,8 +126,18 @@ impl Builder {
         live
     }
 
+    /// Notes that `op` ends a branch: only a sum reads it, and the sum has another term.
+    pub fn end_branch(&mut self, op: OpId) {
+        self.branches.push(op);
+    }
+
     /// Drops all that `output` does not depend on.
     pub fn finish(self, output: OpId, n_cells: usize) -> Result<Network> {
+        self.finish_with_branches(output, n_cells).map(|(network, _)| network)
+    }
+
+    /// As [`Builder::finish`], with the ends of the branches that are left.
+    pub fn finish_with_branches(self, output: OpId, n_cells: usize) -> Result<(Network, Vec<OpId>)> {
         let live = self.ancestors(output);
         if !live[0] {
             return Err(Error::Architecture("the output does not depend on the input".into()));
@@ -155,7 +166,8 @@ impl Builder {
             op_index[index] = OpId(ops.len());
             ops.push(op);
         }
-        Ok(Network { ops, params, pruned, n_cells })
+        let branches = self.branches.into_iter().filter(|op| live[op.0]).map(|op| op_index[op.0]).collect();
+        Ok((Network { ops, params, pruned, n_cells }, branches))
     }
 }
 

@@ -53,6 +53,23 @@ pub fn expand(arch: &CellArchitecture, num_classes: usize) -> Result<Network> {
 /// # Errors
 /// As [`expand`].
 pub fn expand_at(arch: &CellArchitecture, num_classes: usize, size: [usize; 2]) -> Result<Network> {
+    expand_parts(arch, num_classes, size).map(|(network, _)| network)
+}
+
+/// As [`expand`], with the ops that end the branches of the cells' sums: outputs of a cell's ops, identities left
+/// out, that are added to another term and read by nobody else. Drop path (arXiv 1605.07648) acts on them.
+///
+/// # Errors
+/// As [`expand`].
+pub fn expand_with_branches(arch: &CellArchitecture, num_classes: usize) -> Result<(Network, Vec<OpId>)> {
+    expand_parts(arch, num_classes, if arch.imagenet_input { [224, 224] } else { [32, 32] })
+}
+
+fn expand_parts(
+    arch: &CellArchitecture,
+    num_classes: usize,
+    size: [usize; 2],
+) -> Result<(Network, Vec<OpId>)> {
     check(arch, num_classes)?;
     if size.iter().any(|side| !(1..=4096).contains(side)) {
         return Err(Error::Architecture(format!("images of {}x{} are out of range", size[0], size[1])));
@@ -104,7 +121,7 @@ pub fn expand_at(arch: &CellArchitecture, num_classes: usize, size: [usize; 2]) 
     {
         b.rewire(rectified.from, rectified.to);
     }
-    b.finish(logits, arch.n_cells)
+    b.finish_with_branches(logits, arch.n_cells)
 }
 
 /// What a stem hands to the cells.
@@ -194,12 +211,20 @@ impl Cell<'_> {
             let mut terms = [None; 2];
             for (term, (module, input)) in terms.iter_mut().zip([left, right]) {
                 if let (Some(module), Some(x)) = (module, states[input]) {
-                    *term = Some(module.apply(b, x)?);
+                    let output = module.apply(b, x)?;
+                    *term = Some((output, output != x));
                 }
             }
             states.push(match terms {
-                [Some(left), Some(right)] => Some(b.push(OpKind::Add, &[left, right])?),
-                [left, right] => left.or(right),
+                [Some((left, left_computes)), Some((right, right_computes))] => {
+                    for (term, computes) in [(left, left_computes), (right, right_computes)] {
+                        if computes {
+                            b.end_branch(term);
+                        }
+                    }
+                    Some(b.push(OpKind::Add, &[left, right])?)
+                }
+                [left, right] => left.or(right).map(|(term, _)| term),
             });
         }
         let channels = self.channels * self.concat.len();

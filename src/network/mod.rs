@@ -11,6 +11,6 @@ mod torchvision;
 mod validate;
 
 pub use cost::Cost;
-pub use expand::{expand, expand_at};
+pub use expand::{expand, expand_at, expand_with_branches};
 pub use ir::{Network, OpId, OpKind, OpNode, Param, ParamId, Shape};
 pub use torchvision::{TORCHVISION_NAMES, build, torchvision};

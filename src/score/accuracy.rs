@@ -60,6 +60,17 @@ pub fn accuracy(
     images: &PreparedImages,
     batch: usize,
 ) -> Result<Accuracy> {
+    classify(executor, params, images, batch, |_, _| {})
+}
+
+/// As [`accuracy`]; calls `visit(label, predicted class)` for every image.
+pub(super) fn classify(
+    executor: &mut dyn Executor<f32>,
+    params: &[f32],
+    images: &PreparedImages,
+    batch: usize,
+    mut visit: impl FnMut(usize, usize),
+) -> Result<Accuracy> {
     let classes = images.classes();
     let (mut correct, mut count, mut loss) = (0, 0, 0.0);
     for (pixels, labels) in images.batches(batch) {
@@ -86,6 +97,7 @@ pub fn accuracy(
             loss += largest + sum.ln() - row[label as usize] as f64;
             correct += (best == label as usize) as u64;
             count += 1;
+            visit(usize::from(label), best);
         }
     }
     Ok(Accuracy { correct, images: count, loss: loss / count as f64 })

@@ -3,10 +3,12 @@
 //! In: an executor made for the candidate's network, its weights, prepared images. Out: [`Scores`].
 
 mod accuracy;
+mod confusion;
 mod latency;
 mod scores;
 
 pub use accuracy::{Accuracy, accuracy, noise_accuracy};
+pub use confusion::{Confusion, confusion};
 pub use latency::{Latency, LatencyOptions, latency};
 pub use scores::{NoiseScore, Scores};
 

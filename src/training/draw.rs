@@ -31,6 +31,10 @@ pub(super) enum Purpose {
     HeldOut = 2,
     /// Dropout masks of a training step.
     Dropout = 3,
+    /// Initial weights of one tensor of a network.
+    NetworkWeights = 4,
+    /// Dropout masks and dropped paths of a step of a network's training.
+    NetworkDropout = 5,
 }
 
 /// Numbers for `purpose` at `index`, independent of all others.

@@ -33,7 +33,7 @@ pub enum Ending {
 }
 
 /// Keeps other processes from training in `folder` while the file is held.
-fn lock(folder: &Path) -> Result<File> {
+pub(super) fn lock(folder: &Path) -> Result<File> {
     let path = folder.join("lock");
     let file = File::create(&path).map_err(Error::io("create", &path))?;
     match file.try_lock() {
@@ -46,7 +46,7 @@ fn lock(folder: &Path) -> Result<File> {
     }
 }
 
-fn holds_a_run(folder: &Path) -> Error {
+pub(super) fn holds_a_run(folder: &Path) -> Error {
     Error::Config(format!(
         "{} holds a training run; continue it with --resume, or choose another folder with --out",
         folder.display()

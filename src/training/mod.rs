@@ -1,4 +1,5 @@
-//! Training: losses, optimisers, schedules, and fitting a graph hypernetwork on meta-batches of architectures.
+//! Training: losses, optimisers, schedules; fitting a graph hypernetwork on meta-batches of architectures, and one
+//! network on images.
 
 mod adam;
 mod average;
@@ -7,6 +8,7 @@ mod draw;
 mod fit;
 mod loss;
 mod metrics;
+mod network;
 mod schedule;
 mod state;
 mod trainer;
@@ -17,5 +19,9 @@ pub use draw::{ArchitectureSource, Candidate};
 pub use fit::{Ending, Observer, fit_ghn};
 pub use loss::{attach_gradient, network_loss};
 pub use metrics::Metrics;
+pub use network::{
+    EpochReport, NetworkObserver, NetworkTrainer, NetworkTraining, Outcome, RandomInit, Sgd, SgdConfig, TrainOn,
+    fit_network, random_weights, weights_from_file,
+};
 pub use schedule::Schedule;
 pub use trainer::{HeldOutReport, StepReport, Trainer};

@@ -22,7 +22,8 @@ use self::plan::{Plan, Stage};
 use self::worker::{Batch, Memory, Scratch};
 use super::{Executor, Mode, Real};
 use crate::kernels::Element;
-use crate::network::Network;
+use crate::kernels::norm::EPSILON;
+use crate::network::{Network, OpKind};
 use crate::{Error, Result};
 
 /// Parts of a batch that can run at the same time.
@@ -93,6 +94,18 @@ impl<T: Real + Element> NativeExecutor<T> {
             )));
         }
         Ok(count)
+    }
+
+    /// Mean and biased variance `[C]` that the batch norm at `op` had in the latest forward pass; none if there is
+    /// no batch norm.
+    pub fn batch_moments(&self, op: usize) -> Option<[Vec<f64>; 2]> {
+        let node = self.network.ops.get(op)?;
+        if !matches!(node.kind, OpKind::BatchNorm { .. }) {
+            return None;
+        }
+        let (mean, inverse) = self.memory.statistics(op, node.shape[0]);
+        let variance = |inverse: &T| (inverse.double().powi(-2) - EPSILON).max(0.0);
+        Some([mean.iter().map(|mean| mean.double()).collect(), inverse.iter().map(variance).collect()])
     }
 
     /// Runs the forward stages; logits lie in the output's buffer afterwards.

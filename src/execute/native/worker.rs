@@ -61,6 +61,12 @@ impl<T: Element> Memory<T> {
         grow(&mut self.partials, plan.partial() * super::SHARDS);
     }
 
+    /// Mean and reciprocal deviation of the batch norm `op`, as the latest forward pass left them.
+    pub(super) fn statistics(&self, op: usize, channels: usize) -> (&[T], &[T]) {
+        let first = 2 * self.channels[op];
+        self.statistics[first..first + 2 * channels].split_at(channels)
+    }
+
     pub(super) fn pack(&mut self, layers: &[Layer], params: &[T], backward: bool) {
         for layer in layers {
             if let Layer::Convolution(convolution) = layer {
