@@ -33,6 +33,8 @@ pub mod score;
 
 pub mod training;
 
+pub mod evaluation;
+
 pub mod search;
 
 pub mod study;

@@ -23,7 +23,8 @@ fn pixels(images: usize) -> Vec<u8> {
             let mut u = (n as u64 * 2_654_435_761) as u32;
             u ^= u >> 16;
             u = u.wrapping_mul(2_246_822_519);
-            let (noise, label, row) = (u64::from((u >> 8) % 128), (n / 3072 % 3) as u64, (n / 32 % 32) as u64);
+            let (noise, label, row) =
+                (u64::from((u >> 8) % 128), (n / 3072 % 3) as u64, (n / 32 % 32) as u64);
             (noise + label * 20 + row * (label + 1)).min(255) as u8
         })
         .collect()
@@ -175,13 +176,17 @@ fn random_config() -> NetworkTraining {
     }
 }
 
-fn fit(config: NetworkTraining, folder: &Path, resume: bool, after: Option<u64>) -> (Ending, Vec<(u64, f64)>) {
+fn fit(
+    config: NetworkTraining,
+    folder: &Path,
+    resume: bool,
+    after: Option<u64>,
+) -> (Ending, Vec<(u64, f64)>) {
     let mut stopping = Stopping { after, ..Stopping::default() };
     let flag = std::mem::take(&mut stopping.flag);
     let initial = |network: &_| Ok(random_weights(network, RandomInit::He, 3));
     let mut watch = Watch(&mut stopping, &flag);
-    let (ending, _) =
-        fit_network(config, &data(36), folder, resume, initial, &flag, &mut watch).unwrap();
+    let (ending, _) = fit_network(config, &data(36), folder, resume, initial, &flag, &mut watch).unwrap();
     (ending, stopping.losses)
 }
 
@@ -266,8 +271,15 @@ fn divergence_is_an_error_and_leaves_the_checkpoint() {
     };
     let initial = |network: &_| Ok(random_weights(network, RandomInit::He, 3));
     let (mut stopping, flag) = (Stopping::default(), AtomicBool::new(false));
-    let result =
-        fit_network(config, &data(36), folder.path(), false, initial, &flag, &mut Watch(&mut stopping, &flag));
+    let result = fit_network(
+        config,
+        &data(36),
+        folder.path(),
+        false,
+        initial,
+        &flag,
+        &mut Watch(&mut stopping, &flag),
+    );
     let message = result.err().expect("it diverges").to_string();
     assert!(message.contains("diverged") || message.contains("logit"), "{message}");
     assert!(read_tensors(&folder.path().join("checkpoint.safetensors")).is_ok());
@@ -346,7 +358,7 @@ fn bad_input_is_refused_by_name() {
     let slice = ["--images=fashion-mnist-slice", "--train-on=validation"];
     std::fs::write(path("file"), b"in the way").unwrap();
     let other = golden::path("sgd/initial.safetensors").to_str().unwrap().to_owned();
-    // An idx set whose third label is out of range.
+    // An idx set with the labels 0, 1 and 10: eleven classes, one more than the bundled hypernetwork predicts.
     std::fs::create_dir(path("idx")).unwrap();
     for stem in ["train", "t10k"] {
         let images = [&[0, 0, 8, 3, 0, 0, 0, 3, 0, 0, 0, 1, 0, 0, 0, 1][..], &[9; 3]].concat();
@@ -373,7 +385,7 @@ fn bad_input_is_refused_by_name() {
         (vec![&arch, slice[0], slice[1], "--init=ghn", "--ghn=none.pt"], "none.pt"),
         (vec![&arch, slice[0], slice[1], "--threads=0"], "--threads is 0"),
         (vec![&arch, slice[0], slice[1], "--resume"], "holds no training"),
-        (vec![&arch, &idx], "10"),
+        (vec![&arch, &idx, "--init=ghn"], "has 11"),
         (vec![&arch, slice[0], slice[1], "--out", &unwritable], "file/run"),
     ] {
         let run = path("run");

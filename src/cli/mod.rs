@@ -3,6 +3,7 @@
 mod arch;
 mod data;
 mod deepnets;
+mod eval_ghn;
 mod fixture;
 mod fixture_predictions;
 mod ghn;
@@ -51,6 +52,8 @@ pub enum Command {
     Leaderboard(leaderboard::Args),
     /// Predict the weights of an architecture
     Predict(predict::Args),
+    /// Measure hypernetworks on architectures that they were not trained on
+    EvalGhn(eval_ghn::Args),
     /// Train one network on images by SGD, from random or predicted weights
     Train(Box<train::Args>),
     /// Train a graph hypernetwork on architectures drawn on the fly
@@ -88,6 +91,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Search(args) => search::run(*args),
         Command::Leaderboard(args) => leaderboard::run(args),
         Command::Predict(args) => predict::run(args),
+        Command::EvalGhn(args) => eval_ghn::run(args),
         Command::Train(args) => train::run(*args),
         Command::TrainGhn(args) => train_ghn::run(args),
         Command::Data(args) => data::run(args),

@@ -72,10 +72,7 @@ impl Tested<'_> {
 
 /// Writes `result.csv` (one row) and `confusion.csv` (a row for every class, with its accuracy) into `folder`.
 pub(super) fn write_outcome(tested: &Tested<'_>, folder: &Path) -> crate::Result<Vec<PathBuf>> {
-    let files = [
-        ("result.csv", tested.result_csv()),
-        ("confusion.csv", tested.outcome.confusion.to_csv()),
-    ];
+    let files = [("result.csv", tested.result_csv()), ("confusion.csv", tested.outcome.confusion.to_csv())];
     let mut written = Vec::with_capacity(files.len());
     for (name, text) in files {
         let path = folder.join(name);

@@ -22,7 +22,10 @@ impl Builder {
     /// A network that so far has its input only.
     pub fn new(input: Shape) -> (Self, OpId) {
         let node = OpNode { kind: OpKind::Input, inputs: Vec::new(), shape: input };
-        (Builder { ops: vec![node], params: Vec::new(), rectified: BTreeMap::new(), branches: Vec::new() }, OpId(0))
+        (
+            Builder { ops: vec![node], params: Vec::new(), rectified: BTreeMap::new(), branches: Vec::new() },
+            OpId(0),
+        )
     }
 
     /// Declares a parameter.

@@ -261,6 +261,42 @@ impl<DB: DrawingBackend> Canvas<DB> {
         Ok(chart)
     }
 
+    /// As [`Canvas::chart`], with the names of things at 0, 1, ... on the horizontal axis.
+    pub(super) fn chart_of<'b>(
+        &self,
+        area: &'b DrawingArea<DB, Shift>,
+        names: &[String],
+        y: &Axis,
+    ) -> std::result::Result<Chart<'b, DB>, String> {
+        let mut chart = ChartBuilder::on(area)
+            .x_label_area_size(self.px(40.0))
+            .y_label_area_size(self.px(72.0))
+            .build_cartesian_2d(-0.5..names.len() as f64 - 0.5, y.range.clone())
+            .map_err(text_of)?;
+        let decimals = y.decimals();
+        chart
+            .configure_mesh()
+            .disable_x_mesh()
+            .max_light_lines(0)
+            .bold_line_style(GRID.stroke_width(self.px(1.0) as u32))
+            .axis_style(GREY.stroke_width(self.px(1.0) as u32))
+            .set_all_tick_mark_size(self.px(4.0))
+            .x_labels(2 * names.len() + 1)
+            .y_labels(9)
+            .x_label_formatter(&|value| {
+                // Ticks may lie between the names.
+                let near = (value - value.round()).abs() < 1e-6 && value.round() >= 0.0;
+                names.get(value.round().max(0.0) as usize).filter(|_| near).cloned().unwrap_or_default()
+            })
+            .y_label_formatter(&|value| format!("{value:.decimals$}"))
+            .label_style(self.font(13.5, &INK))
+            .axis_desc_style(self.font(15.5, &INK))
+            .y_desc(&y.label)
+            .draw()
+            .map_err(text_of)?;
+        Ok(chart)
+    }
+
     /// Marks at points of a chart.
     pub(super) fn points(&self, chart: &mut Chart<'_, DB>, mark: Mark, points: &[(f64, f64)]) -> Drawn {
         let points = points.iter().copied();

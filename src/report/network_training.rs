@@ -80,7 +80,8 @@ impl Figure for NetworkTrainingFigure {
     fn draw<DB: DrawingBackend>(&self, canvas: &Canvas<DB>) -> Drawn {
         let (train, validate) = (Mark::Line(BLUE.mix(1.0)), Mark::Line(ORANGE.mix(1.0)));
         let best = self.accuracy.iter().max_by(|a, b| a.1.total_cmp(&b.1).then(b.0.total_cmp(&a.0)));
-        let mut legend = vec![(train, "training images".to_owned()), (validate, "validation images".to_owned())];
+        let mut legend =
+            vec![(train, "training images".to_owned()), (validate, "validation images".to_owned())];
         legend.extend(best.map(|best| (RED_STAR, format!("best: {:.1} %", best.1))));
         canvas.head(&self.title, &self.explanation, &legend)?;
         let body = canvas.body();

@@ -20,8 +20,9 @@ pub use fit::{Ending, Observer, fit_ghn};
 pub use loss::{attach_gradient, network_loss};
 pub use metrics::Metrics;
 pub use network::{
-    EpochReport, NetworkObserver, NetworkTrainer, NetworkTraining, Outcome, RandomInit, Sgd, SgdConfig, TrainOn,
-    fit_network, random_weights, weights_from_file,
+    EpochReport, NetworkObserver, NetworkTrainer, NetworkTraining, Outcome, RandomInit, Sgd, SgdConfig,
+    TrainOn, fit_network, random_weights, weights_from_file,
 };
 pub use schedule::Schedule;
+pub(crate) use state::first_difference;
 pub use trainer::{HeldOutReport, StepReport, Trainer};

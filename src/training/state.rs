@@ -106,7 +106,7 @@ impl Trainer {
 }
 
 /// The first key, as a dotted path, in which two configurations differ.
-pub(super) fn first_difference<T: Serialize>(old: &T, new: &T) -> Option<String> {
+pub(crate) fn first_difference<T: Serialize>(old: &T, new: &T) -> Option<String> {
     let value = |config| serde_json::to_value(config).expect("plain data serialises");
     differing_key(&value(old), &value(new), "")
 }

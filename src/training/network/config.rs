@@ -61,9 +61,11 @@ impl NetworkTraining {
     /// [`Error::Config`] names the first of them.
     pub fn check(&self) -> Result<()> {
         let refuse = |text: String| Err(Error::Config(text));
-        for (flag, value) in
-            [("--epochs", self.epochs as usize), ("--eval-images", self.eval_images), ("--eval-batch", self.eval_batch)]
-        {
+        for (flag, value) in [
+            ("--epochs", self.epochs as usize),
+            ("--eval-images", self.eval_images),
+            ("--eval-batch", self.eval_batch),
+        ] {
             if value == 0 {
                 return refuse(format!("{flag} is 0, expected at least 1"));
             }

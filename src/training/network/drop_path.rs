@@ -86,13 +86,8 @@ mod tests {
     /// Two 1x1 convolutions of the image, added, and the mean of the sum: two logits.
     fn two_branches() -> (Network, Vec<OpId>) {
         let conv = |id| {
-            let kind = OpKind::Conv {
-                weight: ParamId(id),
-                stride: [1; 2],
-                padding: [0; 2],
-                dilation: 1,
-                groups: 1,
-            };
+            let kind =
+                OpKind::Conv { weight: ParamId(id), stride: [1; 2], padding: [0; 2], dilation: 1, groups: 1 };
             OpNode { kind, inputs: vec![OpId(0)], shape: [2, 2, 2] }
         };
         let param = |name: &str, offset| Param { name: name.into(), shape: vec![2, 1, 1, 1], offset };
@@ -121,11 +116,12 @@ mod tests {
         let logits = executor.logits(&params, &images, Mode::Train { dropout_seed: 4 }).unwrap();
         let (mut kept, mut both) = ([0; 2], 0);
         for row in logits.chunks_exact(2) {
-            let found = [false, true].map(|a| [false, true].map(|b| (a, b))).concat().into_iter().find(|(a, b)| {
-                let scale = |on: &bool| if *on { 4.0 } else { 0.0 };
-                let expected = [scale(a) + 100.0 * scale(b), 10.0 * scale(a) + 1000.0 * scale(b)];
-                (0..2).all(|c| (row[c] - expected[c]).abs() <= 1e-3)
-            });
+            let found =
+                [false, true].map(|a| [false, true].map(|b| (a, b))).concat().into_iter().find(|(a, b)| {
+                    let scale = |on: &bool| if *on { 4.0 } else { 0.0 };
+                    let expected = [scale(a) + 100.0 * scale(b), 10.0 * scale(a) + 1000.0 * scale(b)];
+                    (0..2).all(|c| (row[c] - expected[c]).abs() <= 1e-3)
+                });
             let (a, b) = found.unwrap_or_else(|| panic!("{row:?} is no sum of whole branches"));
             kept[0] += u32::from(a);
             kept[1] += u32::from(b);

@@ -79,7 +79,9 @@ impl NetworkTrainer {
         if let Some(key) = first_difference(&started_with, &config) {
             return Err(Error::format(
                 path,
-                format!("the training was started with another value of `{key}`; resume it with the same flags"),
+                format!(
+                    "the training was started with another value of `{key}`; resume it with the same flags"
+                ),
             ));
         }
         let params = values(&file, "params", path)?;

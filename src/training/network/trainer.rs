@@ -113,8 +113,7 @@ impl NetworkTrainer {
             )));
         }
         let batch = config.batch.min(train.len());
-        let batches =
-            TrainingBatches::new(train, batch, config.augmentation, BatchState::new(config.seed))?;
+        let batches = TrainingBatches::new(train, batch, config.augmentation, BatchState::new(config.seed))?;
         Ok(NetworkTrainer {
             sgd: Sgd::new(config.optimizer, params.len()),
             running: RunningStatistics::new(&network),
