@@ -42,34 +42,53 @@ impl<T: Element> Kernel<T> for WeightGradient<'_, T> {
 
     #[inline(always)]
     unsafe fn run<V: Lanes<T>>(mut self) {
-        let mut first = 0;
-        // SAFETY: `WeightGradient::run` checked all lengths; the instruction set is the caller's promise.
-        unsafe {
-            while first < self.outputs {
-                let left = self.outputs - first;
-                if left >= 2 * V::N {
-                    if V::REGISTERS >= 32 {
-                        self.columns::<V, 8, 2, false>(first);
+        let pixels = self.view.pixels();
+        let mut block = Block { row: 0, column: 0, pixel: 0, count: 0 };
+        // A block of pixels stays in the first-level cache while all tiles pass. It is also what a sum in registers
+        // spans: in single precision longer sums lose digits.
+        while block.pixel < pixels {
+            block.count = PIXELS.min(pixels - block.pixel);
+            let mut first = 0;
+            // SAFETY: `WeightGradient::run` checked all lengths; the instruction set is the caller's promise.
+            unsafe {
+                while first < self.outputs {
+                    let left = self.outputs - first;
+                    if left >= 2 * V::N {
+                        if V::REGISTERS >= 32 {
+                            self.columns::<V, 12, 2, false>(&block, first);
+                        } else {
+                            self.columns::<V, 6, 2, false>(&block, first);
+                        }
+                        first += 2 * V::N;
+                    } else if left >= V::N {
+                        self.columns::<V, 8, 1, false>(&block, first);
+                        first += V::N;
                     } else {
-                        self.columns::<V, 6, 2, false>(first);
+                        self.columns::<V, 8, 1, true>(&block, first);
+                        first = self.outputs;
                     }
-                    first += 2 * V::N;
-                } else if left >= V::N {
-                    self.columns::<V, 8, 1, false>(first);
-                    first += V::N;
-                } else {
-                    self.columns::<V, 8, 1, true>(first);
-                    first = self.outputs;
                 }
             }
+            block.pixel += block.count;
+            (block.row, block.column) = (block.pixel / self.view.size[1], block.pixel % self.view.size[1]);
         }
     }
+}
+
+/// Neighbouring pixels, row by row.
+struct Block {
+    row: usize,
+    column: usize,
+    /// Number of the first pixel.
+    pixel: usize,
+    count: usize,
 }
 
 impl<T: Element> WeightGradient<'_, T> {
     #[inline(always)]
     unsafe fn columns<V: Lanes<T>, const M: usize, const NV: usize, const PART: bool>(
         &mut self,
+        block: &Block,
         first: usize,
     ) {
         for t in 0..self.taps.len() {
@@ -77,15 +96,15 @@ impl<T: Element> WeightGradient<'_, T> {
             // SAFETY: `d + M <= depth` in each call.
             unsafe {
                 while d + M <= self.depth {
-                    self.tile::<V, M, NV, PART>(t, d, first);
+                    self.tile::<V, M, NV, PART>(block, t, d, first);
                     d += M;
                 }
-                while d + 3 <= self.depth {
-                    self.tile::<V, 3, NV, PART>(t, d, first);
-                    d += 3;
+                while d + 4 <= self.depth {
+                    self.tile::<V, 4, NV, PART>(block, t, d, first);
+                    d += 4;
                 }
                 while d < self.depth {
-                    self.tile::<V, 1, NV, PART>(t, d, first);
+                    self.tile::<V, 1, NV, PART>(block, t, d, first);
                     d += 1;
                 }
             }
@@ -95,6 +114,7 @@ impl<T: Element> WeightGradient<'_, T> {
     #[inline(always)]
     unsafe fn tile<V: Lanes<T>, const M: usize, const NV: usize, const PART: bool>(
         &mut self,
+        block: &Block,
         t: usize,
         d: usize,
         first: usize,
@@ -102,45 +122,37 @@ impl<T: Element> WeightGradient<'_, T> {
         let left = self.outputs - first;
         // SAFETY: reads stay below the reach that was checked, partial accesses below `left`.
         unsafe {
-            let mut dy = self.dy.as_ptr().add(first);
+            let mut dy = self.dy.as_ptr().add(block.pixel * self.outputs + first);
             let target = self.gradient.as_mut_ptr().add((t * self.depth + d) * self.outputs + first);
-            let [height, width] = self.view.size;
-            let (mut row, mut column) = (0, 0);
-            while row < height {
-                // A block of pixels in registers: in single precision longer sums lose digits.
-                let mut sums = [[V::splat(T::zero()); NV]; M];
-                let mut room = PIXELS;
-                while room > 0 && row < height {
-                    let count = room.min(width - column);
-                    let start = self.taps[t] + d + row * self.view.row + column * self.view.column;
-                    let mut x = self.x.as_ptr().add(start);
-                    for _ in 0..count {
-                        let g: [V; NV] = std::array::from_fn(|j| {
-                            if PART { V::load_part(dy, left) } else { V::load(dy.add(j * V::N)) }
-                        });
-                        for (m, sums) in sums.iter_mut().enumerate() {
-                            let value = V::splat(*x.add(m));
-                            for j in 0..NV {
-                                sums[j] = value.mul_add(g[j], sums[j]);
-                            }
+            let mut sums = [[V::splat(T::zero()); NV]; M];
+            let (mut row, mut column, mut room) = (block.row, block.column, block.count);
+            while room > 0 {
+                let count = room.min(self.view.size[1] - column);
+                let start = self.taps[t] + d + row * self.view.row + column * self.view.column;
+                let mut x = self.x.as_ptr().add(start);
+                for _ in 0..count {
+                    let g: [V; NV] = std::array::from_fn(|j| {
+                        if PART { V::load_part(dy, left) } else { V::load(dy.add(j * V::N)) }
+                    });
+                    for (m, sums) in sums.iter_mut().enumerate() {
+                        let value = V::splat(*x.add(m));
+                        for j in 0..NV {
+                            sums[j] = value.mul_add(g[j], sums[j]);
                         }
-                        dy = dy.wrapping_add(self.outputs);
-                        x = x.wrapping_add(self.view.column);
                     }
-                    room -= count;
-                    column += count;
-                    if column == width {
-                        (row, column) = (row + 1, 0);
-                    }
+                    dy = dy.wrapping_add(self.outputs);
+                    x = x.wrapping_add(self.view.column);
                 }
-                for (m, sums) in sums.iter().enumerate() {
-                    for (j, &sum) in sums.iter().enumerate() {
-                        let target = target.add(m * self.outputs + j * V::N);
-                        if PART {
-                            sum.add(V::load_part(target, left)).store_part(target, left);
-                        } else {
-                            sum.add(V::load(target)).store(target);
-                        }
+                room -= count;
+                (row, column) = (row + 1, 0);
+            }
+            for (m, sums) in sums.iter().enumerate() {
+                for (j, &sum) in sums.iter().enumerate() {
+                    let target = target.add(m * self.outputs + j * V::N);
+                    if PART {
+                        sum.add(V::load_part(target, left)).store_part(target, left);
+                    } else {
+                        sum.add(V::load(target)).store(target);
                     }
                 }
             }
