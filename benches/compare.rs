@@ -118,11 +118,11 @@ fn gemm_peak() -> f64 {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let mut subject = None;
+    let mut subject: Option<Subject> = None;
     for line in std::io::stdin().lock().lines() {
         let answer = match serde_json::from_str(&line?)? {
             Request::Load { load, batch } => {
-                subject = None;
+                drop(subject.take());
                 subject = Some(Subject::new(&load, batch)?);
                 serde_json::json!({"params": load.n_params(), "macs": load.cost().macs})
             }

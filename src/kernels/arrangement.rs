@@ -34,20 +34,64 @@ pub fn excite<T: Element>(x: &[T], gate: &[T], y: &mut [T], accumulate: bool) {
     columns::gate(x, gate, y, accumulate);
 }
 
+/// Rows whose sum is taken before it meets the total, and channels of a block of sums.
+const BLOCK: usize = 64;
+
+/// `sums [C] +=` sums over rows of `term(element of [R, C])`, in blocks: in single precision longer sums lose digits.
+#[inline(always)]
+fn add_sums<T: Element>(rows: usize, sums: &mut [T], term: impl Fn(usize) -> T) {
+    let c = sums.len();
+    for (block, sums) in sums.chunks_mut(BLOCK).enumerate() {
+        let mut total = [T::zero(); BLOCK];
+        for first in (0..rows).step_by(BLOCK) {
+            let mut part = [T::zero(); BLOCK];
+            for row in first..rows.min(first + BLOCK) {
+                for (k, part) in part[..sums.len()].iter_mut().enumerate() {
+                    *part += term(row * c + block * BLOCK + k);
+                }
+            }
+            for (total, part) in total.iter_mut().zip(part) {
+                *total += part;
+            }
+        }
+        for (sum, total) in sums.iter_mut().zip(total) {
+            *sum += total;
+        }
+    }
+}
+
+/// `sums [C] +=` sums over the rows of `x [R, C]`.
+pub fn add_row_sums<T: Element>(x: &[T], sums: &mut [T]) {
+    let rows = x.len() / sums.len();
+    vectorized(
+        #[inline(always)]
+        || {
+            add_sums(
+                rows,
+                sums,
+                #[inline(always)]
+                |i| x[i],
+            );
+        },
+    );
+}
+
 /// `dgate [C] (+)= sum over rows of x * dy`.
 pub fn excite_gate_gradient<T: Element>(x: &[T], dy: &[T], dgate: &mut [T], accumulate: bool) {
-    let c = dgate.len();
+    let rows = x.len() / dgate.len();
+    let dy = &dy[..x.len()];
     vectorized(
         #[inline(always)]
         || {
             if !accumulate {
                 dgate.fill(T::zero());
             }
-            for (x, dy) in x.chunks_exact(c).zip(dy.chunks_exact(c)) {
-                for ((dgate, &x), &dy) in dgate.iter_mut().zip(x).zip(dy) {
-                    *dgate += x * dy;
-                }
-            }
+            add_sums(
+                rows,
+                dgate,
+                #[inline(always)]
+                |i| x[i] * dy[i],
+            );
         },
     );
 }
@@ -174,4 +218,27 @@ pub fn dropout_factor<T: Element>(seed: u64, stream: u64, index: u64, p: f32) ->
     let bits = mix(key.wrapping_add(GOLDEN.wrapping_mul(index.wrapping_add(1))));
     let uniform = (bits >> 11) as f64 / (1u64 << 53) as f64;
     if uniform < f64::from(p) { T::zero() } else { T::constant(1.0 / (1.0 - f64::from(p))) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_over_rows_cross_blocks() {
+        for (rows, c) in [(1, 1), (63, 64), (64, 65), (130, 7), (200, 129)] {
+            let x: Vec<f64> = (0..rows * c).map(|i| (i as f64 * 0.37).sin()).collect();
+            let dy: Vec<f64> = (0..rows * c).map(|i| (i as f64 * 0.73).cos()).collect();
+            let (mut plain, mut gate) = (vec![1.0; c], vec![f64::NAN; c]);
+            add_row_sums(&x, &mut plain);
+            excite_gate_gradient(&x, &dy, &mut gate, false);
+            for channel in 0..c {
+                let at = |row: usize| row * c + channel;
+                let sum: f64 = 1.0 + (0..rows).map(|row| x[at(row)]).sum::<f64>();
+                assert!((plain[channel] - sum).abs() < 1e-11, "{rows} x {c}: {}", plain[channel]);
+                let sum: f64 = (0..rows).map(|row| x[at(row)] * dy[at(row)]).sum();
+                assert!((gate[channel] - sum).abs() < 1e-11, "{rows} x {c}: {}", gate[channel]);
+            }
+        }
+    }
 }

@@ -136,8 +136,9 @@ impl Attention {
     /// `result [width, T] += part^T [width, T] * matrix [T, T]`.
     fn gather<T: Element>(&self, x: &[T], head: usize, part: Part, matrix: &[T], result: &mut [T]) {
         let (first, view) = self.part(head, part);
-        let (depth, outputs) = (self.width, self.tokens);
-        WeightGradient { x: &x[first..], view, taps: &[0], depth, dy: matrix, outputs, gradient: result }
+        let (x, taps, depth) = (&x[first..], &[0][..], self.width);
+        let (stride, outputs, accumulate) = (self.tokens, self.tokens, true);
+        WeightGradient { x, view, taps, depth, dy: matrix, stride, outputs, gradient: result, accumulate }
             .run();
     }
 

@@ -380,3 +380,67 @@ impl<T: Element> Total<'_, T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::{force, levels};
+
+    fn numbers(count: usize, seed: f64) -> Vec<f64> {
+        (0..count).map(|i| ((i as f64 + seed) * 0.618_033_988_749_895).fract() - 0.5).collect()
+    }
+
+    fn assert_close(what: &str, got: &[f64], expected: impl Fn(usize) -> f64) {
+        for (i, g) in got.iter().enumerate() {
+            assert!((g - expected(i)).abs() < 1e-11, "{what}[{i}]: {g} instead of {}", expected(i));
+        }
+    }
+
+    /// Channels around the borders of vectors and their groups, rows around those of blocks of rows.
+    #[test]
+    fn every_border_of_blocks_is_crossed() {
+        for level in levels() {
+            force(level);
+            for c in [1, 3, 4, 5, 8, 15, 16, 17, 31, 33, 63, 64, 65, 79] {
+                for rows in [1, 2, 3, 4, 5, ROWS - 1, ROWS, ROWS + 1, 2 * ROWS, 2 * ROWS + 3] {
+                    let name = format!("{level:?}, {rows} rows of {c}");
+                    let (x, z) = (numbers(rows * c, 0.5), numbers(rows * c, 0.2));
+                    let (mean, scale, bias) = (numbers(c, 0.1), numbers(c, 0.3), numbers(c, 0.9));
+                    let over = |term: &dyn Fn(usize) -> f64, channel: usize| -> f64 {
+                        (0..rows).map(|row| term(row * c + channel)).sum()
+                    };
+
+                    let (mut sum, mut product) = (vec![f64::NAN; c], vec![f64::NAN; c]);
+                    total(&x, None, &mut sum);
+                    assert_close(&format!("{name}: total"), &sum, |k| over(&|i| x[i], k));
+                    total(&x, Some(&mean), &mut sum);
+                    assert_close(&format!("{name}: squares"), &sum, |k| {
+                        over(&|i| (x[i] - mean[k]).powi(2), k)
+                    });
+                    sums(&z, &x, &mean, &mut sum, &mut product);
+                    assert_close(&format!("{name}: sums"), &sum, |k| over(&|i| z[i], k));
+                    assert_close(&format!("{name}: products"), &product, |k| {
+                        over(&|i| z[i] * (x[i] - mean[k]), k)
+                    });
+
+                    let mut y = vec![f64::NAN; rows * c];
+                    shift_and_scale(&x, &mean, &scale, &bias, &mut y);
+                    assert_close(&format!("{name}: scaled"), &y, |i| {
+                        (x[i] - mean[i % c]) * scale[i % c] + bias[i % c]
+                    });
+                    gate(&x, &scale, &mut y, false);
+                    gate(&z, &bias, &mut y, true);
+                    assert_close(&format!("{name}: gated"), &y, |i| x[i] * scale[i % c] + z[i] * bias[i % c]);
+                    let coefficients = numbers(3 * c, 0.4);
+                    combine(&x, &z, &mean, &coefficients, &mut y, false);
+                    assert_close(&format!("{name}: combined"), &y, |i| {
+                        let k = i % c;
+                        coefficients[k] * z[i]
+                            + coefficients[c + k] * (x[i] - mean[k])
+                            + coefficients[2 * c + k]
+                    });
+                }
+            }
+        }
+    }
+}

@@ -64,6 +64,10 @@ pub unsafe trait Lanes<T>: Copy {
     unsafe fn add(self, b: Self) -> Self;
     /// `self - b`.
     unsafe fn sub(self, b: Self) -> Self;
+    /// The larger one, or NaN if either is.
+    unsafe fn max(self, b: Self) -> Self;
+    /// `x` in lanes where `self` equals `b`, `y` in the others.
+    unsafe fn select_equal(self, b: Self, x: Self, y: Self) -> Self;
 }
 
 /// Work over vectors of a type that is known only at run time.
@@ -215,6 +219,17 @@ unsafe impl<T: Element> Lanes<T> for Portable<T> {
     #[inline(always)]
     unsafe fn sub(self, b: Self) -> Self {
         Self(std::array::from_fn(|i| self.0[i] - b.0[i]))
+    }
+
+    #[inline(always)]
+    unsafe fn max(self, b: Self) -> Self {
+        let keep = |i: usize| (self.0[i] >= b.0[i]) | self.0[i].is_nan();
+        Self(std::array::from_fn(|i| if keep(i) { self.0[i] } else { b.0[i] }))
+    }
+
+    #[inline(always)]
+    unsafe fn select_equal(self, b: Self, x: Self, y: Self) -> Self {
+        Self(std::array::from_fn(|i| if self.0[i] == b.0[i] { x.0[i] } else { y.0[i] }))
     }
 }
 

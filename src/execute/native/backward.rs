@@ -101,7 +101,7 @@ impl<T: Element> Chunk<'_, '_, T> {
                     self.value(input).chunks_exact(input_len).zip(self.value(op).chunks_exact(numel));
                 let gradients = dy.chunks_exact(numel).zip(dx.chunks_exact_mut(input_len));
                 for ((x, y), (dy, dx)) in values.zip(gradients) {
-                    pool.max_gradient(x, y, dy, dx, self.scratch);
+                    pool.max_gradient(x, y, dy, dx);
                 }
             }
             OpKind::AvgPool { kernel, stride, padding } => {
@@ -177,15 +177,17 @@ impl<T: Element> Chunk<'_, '_, T> {
         let inputs = convolution.inputs();
         let (weights, bias) = gradient.split_at_mut(convolution.rows() * outputs);
         if convolution.bias.is_some() {
-            for dy in dy.chunks_exact(outputs) {
-                activation::copy(dy, bias, true);
-            }
+            arrangement::add_row_sums(dy, bias);
         }
         let input_len = convolution.spread.image.iter().product::<usize>() * inputs;
         let output_len = convolution.view.pixels() * outputs;
         let (taps, depth) = (&convolution.taps, convolution.depth);
-        if let Some([winograd, back]) = &convolution.winograd {
-            winograd.gradient(self.count, x, dy, weights, self.scratch);
+        let weight_gradient = |x: &[T], view: View, dy: &[T], gradient: &mut [T]| {
+            let accumulate = true;
+            WeightGradient { x, view, taps, depth, dy, stride: outputs, outputs, gradient, accumulate }.run();
+        };
+        if let Some([fast, back]) = &convolution.fast {
+            fast.gradient(self.count, x, dy, weights, self.scratch);
             if let Some((dx, accumulate)) = &mut dx {
                 let packed = &self.batch.packed[convolution.back_packed..];
                 back.run(self.count, dy, packed, dx, *accumulate, self.scratch);
@@ -194,15 +196,19 @@ impl<T: Element> Chunk<'_, '_, T> {
         }
         if convolution.pointwise {
             let view = View::matrix(x.len() / inputs, inputs);
-            WeightGradient { x, view, taps, depth, dy, outputs, gradient: weights }.run();
+            weight_gradient(x, view, dy, weights);
         } else {
             for (x, dy) in x.chunks_exact(input_len).zip(dy.chunks_exact(output_len)) {
+                if let Some([sliding, _]) = &convolution.sliding {
+                    sliding.gradient(x, dy, weights);
+                    continue;
+                }
                 let x = spread(&convolution.spread, x, self.scratch);
                 let view = convolution.view;
                 if convolution.depthwise {
                     DepthwiseGradient { x, view, taps, channels: outputs, dy, gradient: weights }.run();
                 } else {
-                    WeightGradient { x, view, taps, depth, dy, outputs, gradient: weights }.run();
+                    weight_gradient(x, view, dy, weights);
                 }
             }
         }
@@ -227,6 +233,11 @@ impl<T: Element> Chunk<'_, '_, T> {
             return;
         }
         for (dy, dx) in dy.chunks_exact(output_len).zip(dx.chunks_exact_mut(input_len)) {
+            if let Some([_, back]) = &convolution.sliding {
+                let weight = &self.batch.packed[convolution.packed..];
+                back.run(dy, weight, true, dx, accumulate);
+                continue;
+            }
             let x = spread(&convolution.back_spread, dy, self.scratch);
             let view = convolution.back_view;
             if convolution.depthwise {

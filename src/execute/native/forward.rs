@@ -184,14 +184,18 @@ impl<T: Element> Chunk<'_, '_, T> {
             }
             .run();
         };
-        if let Some([winograd, _]) = &convolution.winograd {
-            winograd.run(self.count, x, packed, y, false, self.scratch);
+        if let Some([fast, _]) = &convolution.fast {
+            fast.run(self.count, x, packed, y, false, self.scratch);
         } else if convolution.pointwise {
             product(x, View::matrix(x.len() / convolution.depth, convolution.depth), y);
         } else {
             let input_len = convolution.spread.image.iter().product::<usize>() * convolution.inputs();
             let output_len = convolution.view.pixels() * outputs;
             for (x, y) in x.chunks_exact(input_len).zip(y.chunks_exact_mut(output_len)) {
+                if let Some([sliding, _]) = &convolution.sliding {
+                    sliding.run(x, packed, false, y, false);
+                    continue;
+                }
                 let x = spread(&convolution.spread, x, self.scratch);
                 if convolution.depthwise {
                     let (view, taps) = (convolution.view, &convolution.taps);

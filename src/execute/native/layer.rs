@@ -2,11 +2,9 @@
 
 use crate::Result;
 use crate::kernels::Element;
-use crate::kernels::convolution::{Filters, Packing, Spread, View, Winograd};
+use crate::kernels::convolution::{Fast, Filters, Packing, Plain, Spread, View};
+use crate::kernels::depthwise::Sliding;
 use crate::network::{Network, OpKind, OpNode, ParamId, Shape};
-
-/// With fewer channels the transforms cost more than they save.
-const WINOGRAD_CHANNELS: usize = 16;
 
 /// A convolution's geometry, forward and for the gradient of its input.
 #[derive(Clone, Debug)]
@@ -15,8 +13,10 @@ pub(super) struct Convolution {
     pub depthwise: bool,
     /// A plain product of rows: pixels of several images can be joined.
     pub pointwise: bool,
-    /// A convolution that pays as [`Winograd`], and the gradient of its input.
-    pub winograd: Option<[Winograd; 2]>,
+    /// An algorithm that multiplies less, and the one for the gradient of the input.
+    pub fast: Option<[Fast; 2]>,
+    /// A depthwise convolution that needs no padded copies, and the one for the gradient of the input.
+    pub sliding: Option<[Sliding; 2]>,
     pub spread: Spread,
     pub view: View,
     pub taps: Vec<usize>,
@@ -88,7 +88,7 @@ impl Convolution {
             }
             return;
         }
-        if let Some([forward, back]) = &self.winograd {
+        if let Some([forward, back]) = &self.fast {
             let weight = &params[self.weight..self.weight + taps * inputs * outputs];
             let (near, far) = (taps, taps * inputs);
             let filters = Filters { weight, input: near, output: far, reversed: false };
@@ -259,11 +259,16 @@ fn convolution<T: Element>(
     let packing = Packing::new::<T>(outputs);
     let back_packing = Packing::new::<T>(inputs);
     let first = *packed;
-    let small = inputs.min(outputs) < WINOGRAD_CHANNELS || padding.iter().any(|&padding| padding > 2);
-    let winograd = ([kh, kw, dilation, groups] == [3, 3, 1, 1] && stride == [1, 1] && !depthwise && !small)
-        .then(|| Winograd { input: size, output, padding, inputs, outputs })
-        .map(|forward| [forward, forward.back()]);
-    let (len, back_len) = match &winograd {
+    let plain = Plain { kernel: [kh, kw], input: size, output, padding, inputs, outputs };
+    let fast = if stride == [1, 1] && dilation == 1 && groups == 1 { Fast::new(plain) } else { None };
+    let fast = fast.map(|forward| [forward, forward.back()]);
+    let sliding = if depthwise && stride == [1, 1] {
+        Sliding::new([kh, kw], dilation, size, output, padding, inputs)
+            .map(|forward| [forward, forward.back()])
+    } else {
+        None
+    };
+    let (len, back_len) = match &fast {
         Some([forward, back]) => (forward.packed_len::<T>(), back.packed_len::<T>()),
         None if depthwise => (kh * kw * outputs, 0),
         None => (packing.len(kh * kw * inputs), back_packing.len(kh * kw * outputs)),
@@ -274,7 +279,8 @@ fn convolution<T: Element>(
     Convolution {
         depthwise,
         pointwise,
-        winograd,
+        fast,
+        sliding,
         spread,
         view,
         taps: taps(row, inputs),

@@ -98,9 +98,8 @@ impl<T: Element> Scratch<T> {
             (Layer::Convolution(convolution), _) => {
                 let spread = convolution.spread.len().max(convolution.back_spread.len());
                 let images = super::plan::CHUNK_IMAGES;
-                let winograd =
-                    convolution.winograd.iter().flatten().map(|w| w.scratch_len::<T>(images)).max();
-                winograd.unwrap_or(0).max(spread)
+                let fast = convolution.fast.iter().flatten().map(|fast| fast.scratch_len::<T>(images)).max();
+                fast.unwrap_or(0).max(spread)
             }
             (_, &OpKind::Attention { heads, head_dim }) => {
                 let [_, height, width] = network.ops[index].shape;

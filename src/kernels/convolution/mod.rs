@@ -5,15 +5,22 @@
 //! nothing is copied into columns. The gradient of the input is the same product over the spread gradient of
 //! the output with flipped, transposed weights.
 
+mod fast;
+mod karatsuba;
 mod product;
 mod weight_gradient;
 mod winograd;
 
+#[cfg(test)]
+mod tests;
+
+pub use fast::{Fast, Plain};
+pub use karatsuba::Karatsuba;
 pub use product::{Packing, Product};
 pub use weight_gradient::WeightGradient;
-pub use winograd::{Filters, Winograd};
+pub use winograd::Winograd;
 
-use super::Element;
+use super::{Element, Lanes};
 
 /// Rows of an affine view: pixel `(y, x)` starts at element `y * row + x * column`.
 #[derive(Clone, Copy, Debug)]
@@ -106,5 +113,56 @@ impl Spread {
                 }
             }
         }
+    }
+}
+
+/// Weights in any order of channels: the taps of a pair start at `output o * output + input i * input`.
+#[derive(Clone, Copy, Debug)]
+pub struct Filters<'a, T> {
+    /// The weights.
+    pub weight: &'a [T],
+    /// Elements from an input channel to the next.
+    pub input: usize,
+    /// Elements from an output channel to the next.
+    pub output: usize,
+    /// Whether the taps are taken in reverse.
+    pub reversed: bool,
+}
+
+/// Bytes of the points of a block of tiles before and after the product, for algorithms that transform both: a share
+/// of the second-level cache, which machines with wider vectors have larger.
+fn block_bytes<T: Element>() -> usize {
+    T::lanes() * size_of::<T>() * 16 * 1024
+}
+
+/// Stores the first `part` lanes, all if there are as many.
+#[inline(always)]
+pub(super) unsafe fn store<T, V: Lanes<T>>(value: V, target: *mut T, part: usize) {
+    // SAFETY: the caller's.
+    unsafe {
+        if part >= V::N {
+            value.store(target);
+        } else {
+            value.store_part(target, part);
+        }
+    }
+}
+
+/// Loads the first `part` lanes, all if there are as many.
+#[inline(always)]
+pub(super) unsafe fn load<T, V: Lanes<T>>(source: *const T, part: usize) -> V {
+    // SAFETY: the caller's.
+    unsafe { if part >= V::N { V::load(source) } else { V::load_part(source, part) } }
+}
+
+/// Calls `work` with the first channel of each vector and the number of its channels, a constant except for the last.
+#[inline(always)]
+pub(super) fn vectors<T, V: Lanes<T>>(channels: usize, mut work: impl FnMut(usize, usize)) {
+    let whole = channels - channels % V::N;
+    for channel in (0..whole).step_by(V::N) {
+        work(channel, V::N);
+    }
+    if whole < channels {
+        work(whole, channels - whole);
     }
 }

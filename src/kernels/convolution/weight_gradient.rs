@@ -1,10 +1,10 @@
 //! The product `g[t, d, o] += sum over pixels of x[pixel + t, d] * dy[pixel, o]`.
 
-use super::View;
+use super::{View, load, store};
 use crate::kernels::columns::PIXELS;
 use crate::kernels::lanes::{Element, Kernel, Lanes};
 
-/// Gradient of the weights of one image, added to `gradient [taps, depth, outputs]`.
+/// Gradient of the weights of one image: `gradient [taps, depth, outputs]`.
 pub struct WeightGradient<'a, T> {
     /// The image.
     pub x: &'a [T],
@@ -14,22 +14,29 @@ pub struct WeightGradient<'a, T> {
     pub taps: &'a [usize],
     /// Contiguous elements read at a tap.
     pub depth: usize,
-    /// Gradient of the result `[pixels, outputs]`.
+    /// Gradient of the result, `outputs` elements at each pixel.
     pub dy: &'a [T],
+    /// Elements of `dy` from a pixel to the next.
+    pub stride: usize,
     /// Output channels.
     pub outputs: usize,
     /// Gradient of the weights `[taps, depth, outputs]`.
     pub gradient: &'a mut [T],
+    /// Whether to add to `gradient` instead of overwriting it.
+    pub accumulate: bool,
 }
 
 impl<T: Element> WeightGradient<'_, T> {
-    /// Adds the gradient.
+    /// Computes the gradient.
     pub fn run(self) {
         let pixels = self.view.pixels();
         if pixels == 0 || self.outputs == 0 {
             return;
         }
-        assert!(self.dy.len() >= pixels * self.outputs, "gradient of the result too short");
+        assert!(
+            self.dy.len() >= (pixels - 1) * self.stride + self.outputs,
+            "gradient of the result too short"
+        );
         let reach = self.view.last() + self.taps.iter().max().copied().unwrap_or(0) + self.depth;
         assert!(self.x.len() >= reach, "image too short: {} for {reach}", self.x.len());
         assert!(self.gradient.len() >= self.taps.len() * self.depth * self.outputs, "gradient too short");
@@ -55,20 +62,21 @@ impl<T: Element> Kernel<T> for WeightGradient<'_, T> {
                     let left = self.outputs - first;
                     if left >= 2 * V::N {
                         if V::REGISTERS >= 32 {
-                            self.columns::<V, 12, 2, false>(&block, first);
+                            self.columns::<V, 12, 8, 2, false>(&block, first);
                         } else {
-                            self.columns::<V, 6, 2, false>(&block, first);
+                            self.columns::<V, 6, 4, 2, false>(&block, first);
                         }
                         first += 2 * V::N;
                     } else if left >= V::N {
-                        self.columns::<V, 8, 1, false>(&block, first);
+                        self.columns::<V, 8, 4, 1, false>(&block, first);
                         first += V::N;
                     } else {
-                        self.columns::<V, 8, 1, true>(&block, first);
+                        self.columns::<V, 8, 4, 1, true>(&block, first);
                         first = self.outputs;
                     }
                 }
             }
+            self.accumulate = true;
             block.pixel += block.count;
             (block.row, block.column) = (block.pixel / self.view.size[1], block.pixel % self.view.size[1]);
         }
@@ -86,26 +94,28 @@ struct Block {
 
 impl<T: Element> WeightGradient<'_, T> {
     #[inline(always)]
-    unsafe fn columns<V: Lanes<T>, const M: usize, const NV: usize, const PART: bool>(
+    unsafe fn columns<V: Lanes<T>, const M: usize, const S: usize, const NV: usize, const PART: bool>(
         &mut self,
         block: &Block,
         first: usize,
     ) {
         for t in 0..self.taps.len() {
             let mut d = 0;
-            // SAFETY: `d + M <= depth` in each call.
-            unsafe {
-                while d + M <= self.depth {
-                    self.tile::<V, M, NV, PART>(block, t, d, first);
-                    d += M;
-                }
-                while d + 4 <= self.depth {
-                    self.tile::<V, 4, NV, PART>(block, t, d, first);
-                    d += 4;
-                }
-                while d < self.depth {
-                    self.tile::<V, 1, NV, PART>(block, t, d, first);
-                    d += 1;
+            while d < self.depth {
+                let left = self.depth - d;
+                // SAFETY: each tile ends at `depth` at most.
+                unsafe {
+                    // Two tiles of `S` are faster than one of `M` and a few rows.
+                    if left >= M && left != 2 * S {
+                        self.tile::<V, M, NV, PART>(block, t, d, first);
+                        d += M;
+                    } else if left >= S {
+                        self.tile::<V, S, NV, PART>(block, t, d, first);
+                        d += S;
+                    } else {
+                        self.tile::<V, 1, NV, PART>(block, t, d, first);
+                        d += 1;
+                    }
                 }
             }
         }
@@ -122,7 +132,7 @@ impl<T: Element> WeightGradient<'_, T> {
         let left = self.outputs - first;
         // SAFETY: reads stay below the reach that was checked, partial accesses below `left`.
         unsafe {
-            let mut dy = self.dy.as_ptr().add(block.pixel * self.outputs + first);
+            let mut dy = self.dy.as_ptr().add(block.pixel * self.stride + first);
             let target = self.gradient.as_mut_ptr().add((t * self.depth + d) * self.outputs + first);
             let mut sums = [[V::splat(T::zero()); NV]; M];
             let (mut row, mut column, mut room) = (block.row, block.column, block.count);
@@ -140,20 +150,18 @@ impl<T: Element> WeightGradient<'_, T> {
                             sums[j] = value.mul_add(g[j], sums[j]);
                         }
                     }
-                    dy = dy.wrapping_add(self.outputs);
+                    dy = dy.wrapping_add(self.stride);
                     x = x.wrapping_add(self.view.column);
                 }
                 room -= count;
                 (row, column) = (row + 1, 0);
             }
+            let part = if PART { left } else { V::N };
             for (m, sums) in sums.iter().enumerate() {
                 for (j, &sum) in sums.iter().enumerate() {
                     let target = target.add(m * self.outputs + j * V::N);
-                    if PART {
-                        sum.add(V::load_part(target, left)).store_part(target, left);
-                    } else {
-                        sum.add(V::load(target)).store(target);
-                    }
+                    let sum = if self.accumulate { sum.add(load(target, part)) } else { sum };
+                    store(sum, target, part);
                 }
             }
         }

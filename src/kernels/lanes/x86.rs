@@ -50,7 +50,9 @@ macro_rules! lanes {
     ($name:ident, $raw:ty, $element:ty, $n:literal, $registers:literal, $doc:literal,
      $splat:ident, $load:ident, $store:ident, $fma:ident, $add:ident, $sub:ident,
      |$source:ident, $count:ident| $load_part:expr,
-     |$value:ident, $target:ident, $stored:ident| $store_part:expr) => {
+     |$value:ident, $target:ident, $stored:ident| $store_part:expr,
+     |$left:ident, $right:ident| $max:expr,
+     |$a:ident, $b:ident, $x:ident, $y:ident| $select_equal:expr) => {
         #[doc = $doc]
         #[derive(Clone, Copy)]
         pub(super) struct $name($raw);
@@ -108,6 +110,20 @@ macro_rules! lanes {
                 // SAFETY: the caller vouches for the instruction set.
                 Self(unsafe { $sub(self.0, b.0) })
             }
+
+            #[inline(always)]
+            unsafe fn max(self, b: Self) -> Self {
+                let ($left, $right) = (self.0, b.0);
+                // SAFETY: the caller vouches for the instruction set.
+                Self(unsafe { $max })
+            }
+
+            #[inline(always)]
+            unsafe fn select_equal(self, b: Self, x: Self, y: Self) -> Self {
+                let ($a, $b, $x, $y) = (self.0, b.0, x.0, y.0);
+                // SAFETY: the caller vouches for the instruction set.
+                Self(unsafe { $select_equal })
+            }
         }
 
         impl $name {
@@ -135,7 +151,10 @@ lanes!(
         target,
         _mm256_loadu_si256(MASK32.as_ptr().add(8 - count).cast()),
         value
-    )
+    ),
+    // The instruction gives the second operand if either is NaN.
+    |a, b| _mm256_blendv_ps(_mm256_max_ps(a, b), a, _mm256_cmp_ps::<_CMP_UNORD_Q>(a, a)),
+    |a, b, x, y| _mm256_blendv_ps(y, x, _mm256_cmp_ps::<_CMP_EQ_OQ>(a, b))
 );
 lanes!(
     F64x4,
@@ -155,7 +174,10 @@ lanes!(
         target,
         _mm256_loadu_si256(MASK64.as_ptr().add(4 - count).cast()),
         value
-    )
+    ),
+    // The instruction gives the second operand if either is NaN.
+    |a, b| _mm256_blendv_pd(_mm256_max_pd(a, b), a, _mm256_cmp_pd::<_CMP_UNORD_Q>(a, a)),
+    |a, b, x, y| _mm256_blendv_pd(y, x, _mm256_cmp_pd::<_CMP_EQ_OQ>(a, b))
 );
 lanes!(
     F32x16,
@@ -171,7 +193,9 @@ lanes!(
     _mm512_add_ps,
     _mm512_sub_ps,
     |source, count| _mm512_maskz_loadu_ps((1u16 << count).wrapping_sub(1), source),
-    |value, target, count| _mm512_mask_storeu_ps(target, (1u16 << count).wrapping_sub(1), value)
+    |value, target, count| _mm512_mask_storeu_ps(target, (1u16 << count).wrapping_sub(1), value),
+    |a, b| _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, a), _mm512_max_ps(a, b), a),
+    |a, b, x, y| _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_EQ_OQ>(a, b), y, x)
 );
 lanes!(
     F64x8,
@@ -187,5 +211,7 @@ lanes!(
     _mm512_add_pd,
     _mm512_sub_pd,
     |source, count| _mm512_maskz_loadu_pd((1u8 << count).wrapping_sub(1), source),
-    |value, target, count| _mm512_mask_storeu_pd(target, (1u8 << count).wrapping_sub(1), value)
+    |value, target, count| _mm512_mask_storeu_pd(target, (1u8 << count).wrapping_sub(1), value),
+    |a, b| _mm512_mask_blend_pd(_mm512_cmp_pd_mask::<_CMP_UNORD_Q>(a, a), _mm512_max_pd(a, b), a),
+    |a, b, x, y| _mm512_mask_blend_pd(_mm512_cmp_pd_mask::<_CMP_EQ_OQ>(a, b), y, x)
 );

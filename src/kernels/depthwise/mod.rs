@@ -4,6 +4,13 @@
 //! register tile is one vector of channels by several pixels; the gradient of the input is the same convolution
 //! of the spread gradient of the output with the taps reversed.
 
+mod sliding;
+
+#[cfg(test)]
+mod tests;
+
+pub use sliding::Sliding;
+
 use super::columns::PIXELS;
 use super::convolution::View;
 use super::lanes::{Element, Kernel, Lanes};
