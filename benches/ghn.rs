@@ -1,7 +1,7 @@
 //! The hypernetwork on this machine: message passing, prediction from genotypes, and a training step.
 //!
-//! `cargo bench --bench ghn` runs all parts; words after `--` select some of `messages`, `predict` and `train`.
-//! Every part prints milliseconds (or seconds) as mean, median and worst. `RAYON_NUM_THREADS=1` measures one core.
+//! `cargo bench --bench ghn` runs all parts; words after `--` select some of `messages`, `predict` and `train`, a
+//! number is that of training steps (50). Training uses the images inside the program. Every part prints milliseconds (or seconds) as mean, median and worst. `RAYON_NUM_THREADS=1` measures one core.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -22,12 +22,15 @@ use foretell::training::{
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Training steps that are timed.
+/// Training steps that are timed, unless another number is asked for.
 const STEPS: usize = 50;
 
 fn main() -> foretell::Result<()> {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
-    let wanted = |part: &str| words.is_empty() || words.iter().any(|word| word == part);
+    let steps = words.iter().find_map(|word| word.parse().ok());
+    let wanted = |part: &str| {
+        words.iter().all(|word| word.parse::<usize>().is_ok()) || words.iter().any(|word| word == part)
+    };
     println!("{} threads", rayon::current_num_threads());
     if wanted("messages") {
         messages()?;
@@ -37,7 +40,7 @@ fn main() -> foretell::Result<()> {
         predict("bundled GHN-2", &Ghn::bundled()?)?;
     }
     if wanted("train") {
-        train()?;
+        train(steps.unwrap_or(STEPS))?;
     }
     Ok(())
 }
@@ -47,7 +50,11 @@ fn summary(values: &[f64]) -> String {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let mean = values.iter().sum::<f64>() / values.len() as f64;
-    format!("mean {mean:7.2}  median {:7.2}  worst {:7.2}", sorted[sorted.len() / 2], sorted[sorted.len() - 1])
+    format!(
+        "mean {mean:7.2}  median {:7.2}  worst {:7.2}",
+        sorted[sorted.len() / 2],
+        sorted[sorted.len() - 1]
+    )
 }
 
 /// Milliseconds since `start`.
@@ -132,16 +139,17 @@ fn predict(name: &str, ghn: &Ghn) -> foretell::Result<()> {
             let states_ms = ms(start);
             if round > 0 {
                 let rest = all - network_ms - graph_ms - states_ms;
-                for (list, value) in
-                    times.iter_mut().zip([network_ms, graph_ms, states_ms, rest, all])
-                {
+                for (list, value) in times.iter_mut().zip([network_ms, graph_ms, states_ms, rest, all]) {
                     list.push(value);
                 }
             }
         }
     }
     let millions = chosen.iter().map(|(_, params)| *params as f64 / 1e6).sum::<f64>() / chosen.len() as f64;
-    println!("\n{name}, {} genotypes to weights, {millions:.2} million parameters on average, ms", chosen.len());
+    println!(
+        "\n{name}, {} genotypes to weights, {millions:.2} million parameters on average, ms",
+        chosen.len()
+    );
     for (part, times) in parts.iter().zip(&times) {
         println!("  {part:<18}  {}", summary(times));
     }
@@ -149,7 +157,7 @@ fn predict(name: &str, ghn: &Ghn) -> foretell::Result<()> {
 }
 
 /// Training steps as in the paper: GHN-2 of width 32, eight architectures drawn on the fly, 64 images.
-fn train() -> foretell::Result<()> {
+fn train(steps: usize) -> foretell::Result<()> {
     let config = TrainConfig {
         seed: 1,
         steps: 1000,
@@ -168,12 +176,13 @@ fn train() -> foretell::Result<()> {
         checkpoint_every: 1000,
         evaluation: EvaluationConfig { every: 1000, architectures: 1, images: 64 },
     };
-    let data = images::open(&config.images.source)?;
+    let mut data = images::open(&config.images.source)?;
+    data.train.get_or_insert(data.validation.clone());
     let mut trainer = Trainer::new(config, &data)?;
     trainer.step()?;
     let (mut times, mut params) = (Vec::new(), 0);
     let before = cpu_seconds();
-    for _ in 0..STEPS {
+    for _ in 0..steps {
         let start = Instant::now();
         params += black_box(trainer.step()?).params;
         times.push(start.elapsed().as_secs_f64());
@@ -181,11 +190,11 @@ fn train() -> foretell::Result<()> {
     let after = cpu_seconds();
     println!(
         "\ntraining step, 8 architectures, {:.2} million parameters on average, s",
-        params as f64 / 1e6 / STEPS as f64
+        params as f64 / 1e6 / steps as f64
     );
     println!("  step                {}", summary(&times));
     if let (Some(before), Some(after)) = (before, after) {
-        let share = |at: usize| (after[at] - before[at]) / STEPS as f64;
+        let share = |at: usize| (after[at] - before[at]) / steps as f64;
         println!("  processor time      {:.2} user, {:.2} system", share(0), share(1));
     }
     if let Some(peak) = peak_megabytes() {

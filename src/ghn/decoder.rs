@@ -10,39 +10,44 @@ use super::config::Decoder;
 use super::model::Ghn;
 use super::requests::{Kernel, Requests, Vector};
 use crate::Result;
+use crate::kernels::decoding::{Slice, Slices, decode_slices};
 use crate::kernels::tiling::Tile;
 use candle_core::Tensor;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-/// All tables of a batch, one after the other.
-#[derive(Default)]
+/// Tables one after the other.
 struct Tables {
     parts: Vec<Tensor>,
-    len: usize,
+    /// Where the next table starts.
+    end: usize,
 }
 
 impl Tables {
     /// Appends a table in row-major order and returns the offset of its first element.
     fn push(&mut self, table: &Tensor) -> Result<usize> {
-        let offset = self.len;
+        let offset = self.end;
         self.parts.push(table.flatten_all()?);
-        self.len += table.elem_count();
+        self.end += table.elem_count();
         Ok(offset)
     }
 }
 
 /// Decodes what a batch of networks asks for: all tables in one vector, and the tiles that read it.
 pub(super) fn decode(ghn: &Ghn, embedding: &Tensor, requests: Requests) -> Result<(Tensor, Vec<Tile>)> {
-    let mut tables = Tables::default();
-    let mut tiles = requests.tiles;
-    decode_vectors(ghn, embedding, &requests.vectors, &mut tables, &mut tiles)?;
-    if !requests.kernels.is_empty() {
-        match ghn.config.decoder {
-            Decoder::Conv => decode_conv(ghn, embedding, &requests.kernels, &mut tables, &mut tiles)?,
-            Decoder::Mlp => decode_mlp(ghn, embedding, &requests.kernels, &mut tables, &mut tiles)?,
-        }
-    }
-    Ok((Tensor::cat(&tables.parts, 0)?, tiles))
+    let Requests { kernels, vectors, mut tiles, .. } = requests;
+    let conv = ghn.config.decoder == Decoder::Conv;
+    // The convolutional decoder puts its blocks first.
+    let blocks = kernels.iter().filter(|kernel| conv && !kernel.classifier);
+    let end = blocks.map(|kernel| kernel.part.iter().product::<usize>()).sum();
+    let mut tables = Tables { parts: Vec::new(), end };
+    decode_vectors(ghn, embedding, &vectors, &mut tables, &mut tiles)?;
+    let tables = match conv {
+        _ if kernels.is_empty() => Tensor::cat(&tables.parts, 0)?,
+        true => decode_conv(ghn, embedding, &kernels, tables, &mut tiles)?,
+        false => decode_mlp(ghn, embedding, &kernels, tables, &mut tiles)?,
+    };
+    Ok((tables, tiles))
 }
 
 /// Rows `index` of `x [N, ...]`.
@@ -102,14 +107,15 @@ fn decode_vectors(
     Ok(())
 }
 
-/// hid -> 4 hid at every used position -> 8 hid -> the used channels of the table.
+/// hid -> 4 hid at every used position -> 8 hid -> the used channels of the table. The result begins with the blocks of
+/// all kernels but classifiers, then come the small tables.
 fn decode_conv(
     ghn: &Ghn,
     embedding: &Tensor,
     kernels: &[Kernel],
-    tables: &mut Tables,
+    mut small: Tables,
     tiles: &mut [Tile],
-) -> Result<()> {
+) -> Result<Tensor> {
     let [o_max, i_max, h_max, w_max] = ghn.config.max_shape;
     let hid = ghn.config.hid;
 
@@ -131,40 +137,59 @@ fn decode_conv(
     }
     let hidden = ghn.linear("decoder.conv.0", &Tensor::cat(&hidden, 0)?)?.relu()?;
 
-    let last = ghn.tensor("decoder.conv.2.weight")?.reshape((o_max * i_max, 8 * hid))?;
-    let last_bias = ghn.tensor("decoder.conv.2.bias")?;
-    for ((classifier, [o, i]), members) in group(kernels, |k| (k.classifier, [k.part[0], k.part[1]])) {
-        let used = || (0..o).flat_map(|out| (0..i).map(move |input| out * i_max + input));
-        let positions = members.iter().flat_map(|&m| {
-            let [_, _, h, w] = kernels[m].part;
-            first_row[m]..first_row[m] + h * w
-        });
-        let table = rows(&hidden, positions)?
-            .matmul(&rows(&last, used())?.t()?)?
-            .broadcast_add(&rows(last_bias, used())?)?;
-        if classifier {
-            // The map over the out axis, for all classifiers side by side.
-            let table = table.relu()?.reshape((members.len(), o, i))?.transpose(0, 1)?.contiguous()?;
-            let map =
-                ghn.tensor("decoder.class_layer_predictor.1.weight")?.reshape((ghn.config.num_classes, o))?;
-            let bias = ghn.tensor("decoder.class_layer_predictor.1.bias")?.unsqueeze(1)?;
-            let table = map.matmul(&table.reshape((o, members.len() * i))?)?.broadcast_add(&bias)?;
-            let offset = tables.push(&table)?;
-            for (position, &member) in members.iter().enumerate() {
-                let tile = &mut tiles[kernels[member].tile];
-                (tile.source, tile.strides) = (offset + position * i, [members.len() * i, 1, 1, 1]);
-            }
-            continue;
+    // Last layer: kernels of equal channels side by side.
+    let weight = ghn.tensor("decoder.conv.2.weight")?.reshape((o_max * i_max, 8 * hid))?;
+    let bias = ghn.tensor("decoder.conv.2.bias")?;
+    let positions = |member: usize| kernels[member].part[2] * kernels[member].part[3];
+    let slices_of = |groups: &[([usize; 2], Vec<usize>)]| -> Result<(Tensor, Arc<Slices>)> {
+        let (mut slices, mut used) = (Vec::with_capacity(groups.len()), Vec::new());
+        for (channels, members) in groups {
+            let start = used.len();
+            members.iter().for_each(|&m| used.extend(first_row[m]..first_row[m] + positions(m)));
+            slices.push(Slice { rows: start..used.len(), channels: *channels });
         }
-        let mut offset = tables.push(&table)?;
-        for &member in &members {
-            let [_, _, h, w] = kernels[member].part;
+        let slices = Slices::new(slices, [o_max, i_max], used.len())?;
+        Ok((rows(&hidden, used.into_iter())?, Arc::new(slices)))
+    };
+    let mut groups: [Vec<([usize; 2], Vec<usize>)>; 2] = Default::default();
+    for ((classifier, channels), members) in
+        group(kernels, |kernel| (kernel.classifier, [kernel.part[0], kernel.part[1]]))
+    {
+        groups[usize::from(classifier)].push((channels, members));
+    }
+    let [groups, classifiers] = groups;
+
+    // A classifier's table goes through a map over the out axis, for all of equal size side by side.
+    for group in classifiers {
+        let (hidden, slices) = slices_of(std::slice::from_ref(&group))?;
+        let ([o, i], members) = group;
+        let columns = i * members.len();
+        let table = decode_slices([&hidden, &weight, bias], &slices, &[])?.relu()?.reshape((o, columns))?;
+        let map =
+            ghn.tensor("decoder.class_layer_predictor.1.weight")?.reshape((ghn.config.num_classes, o))?;
+        let bias = ghn.tensor("decoder.class_layer_predictor.1.bias")?.unsqueeze(1)?;
+        let offset = small.push(&map.matmul(&table)?.broadcast_add(&bias)?)?;
+        for (position, &member) in members.iter().enumerate() {
             let tile = &mut tiles[kernels[member].tile];
-            (tile.source, tile.strides) = (offset, [i, 1, w * o * i, o * i]);
-            offset += h * w * o * i;
+            (tile.source, tile.strides) = (offset + position, [columns, members.len(), 1, 1]);
         }
     }
-    Ok(())
+
+    if groups.is_empty() {
+        return Ok(Tensor::cat(&small.parts, 0)?);
+    }
+    let (hidden, slices) = slices_of(&groups)?;
+    for ((channels, members), &start) in groups.iter().zip(slices.offsets()) {
+        let columns: usize = members.iter().map(|&member| positions(member)).sum();
+        let mut offset = start;
+        for &member in members {
+            let tile = &mut tiles[kernels[member].tile];
+            (tile.source, tile.strides) =
+                (offset, [channels[1] * columns, columns, kernels[member].part[3], 1]);
+            offset += positions(member);
+        }
+    }
+    decode_slices([&hidden, &weight, bias], &slices, &small.parts)
 }
 
 /// hid -> 2 hid -> the used part of the table; classifiers branch off after the first layer.
@@ -172,9 +197,9 @@ fn decode_mlp(
     ghn: &Ghn,
     embedding: &Tensor,
     kernels: &[Kernel],
-    tables: &mut Tables,
+    mut tables: Tables,
     tiles: &mut [Tile],
-) -> Result<()> {
+) -> Result<Tensor> {
     let [_, i_max, h_max, w_max] = ghn.config.max_shape;
     let hidden = ghn.linear("decoder.mlp.fc.0", &rows(embedding, kernels.iter().map(|k| k.node))?)?.relu()?;
     let (last, last_bias) = (ghn.tensor("decoder.mlp.fc.2.weight")?, ghn.tensor("decoder.mlp.fc.2.bias")?);
@@ -200,5 +225,5 @@ fn decode_mlp(
             (tile.source, tile.strides) = (offset + position * length, strides);
         }
     }
-    Ok(())
+    Ok(Tensor::cat(&tables.parts, 0)?)
 }

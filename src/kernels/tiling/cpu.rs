@@ -1,39 +1,62 @@
 //! CPU kernels of tiling: bound by memory bandwidth, parallel over parameters and over their out channels.
 //! Every value is computed by one thread in a fixed order, so results do not depend on the thread count.
 
+use std::mem::MaybeUninit;
+
 use rayon::prelude::*;
 
 use super::{Tile, Tiling, Transform};
-use crate::kernels::scalar::Scalar;
+use crate::kernels::scalar::{Scalar, written};
 
 /// Elements that one task should have at least.
 const GRAIN: usize = 16 * 1024;
 
 /// Parameters `[target_len]` of `tables [source_len]`.
 pub(super) fn forward<T: Scalar>(tiling: &Tiling, tables: &[T]) -> Vec<T> {
-    let mut params = vec![T::default(); tiling.target_len];
-    let mut parts = Vec::with_capacity(tiling.tiles.len());
-    let mut rest = params.as_mut_slice();
-    for tile in &tiling.tiles {
-        let (part, tail) = rest.split_at_mut(tile.numel());
-        parts.push((tile, part));
-        rest = tail;
-    }
-    parts.into_par_iter().for_each(|(tile, part)| fill(tile, tables, part));
-    params
+    let write = |params: &mut [MaybeUninit<T>]| {
+        let mut parts = Vec::with_capacity(tiling.tiles.len());
+        let mut rest = params;
+        for tile in &tiling.tiles {
+            let (part, tail) = rest.split_at_mut(tile.numel());
+            parts.push((tile, part));
+            rest = tail;
+        }
+        parts.into_par_iter().for_each(|(tile, part)| fill(tile, tables, part));
+    };
+    // SAFETY: the targets of a tiling cover its parameters, and `fill` sets a whole target.
+    unsafe { written(tiling.target_len, write) }
 }
 
-/// Writes one parameter.
-fn fill<T: Scalar>(tile: &Tile, tables: &[T], part: &mut [T]) {
+/// Sets one parameter.
+fn fill<T: Scalar>(tile: &Tile, tables: &[T], part: &mut [MaybeUninit<T>]) {
+    let constant = <T as candle_core::WithDType>::from_f64;
+    let (one, two, five) = (T::one(), constant(2.0), constant(5.0));
+    match tile.transform {
+        Transform::Identity => fill_with(tile, tables, part, |v| v),
+        Transform::Scale(factor) => {
+            let factor = constant(factor);
+            fill_with(tile, tables, part, move |v| v * factor);
+        }
+        Transform::NormWeight => fill_with(tile, tables, part, move |v| two / (one + (-v / two).exp())),
+        Transform::Bias => fill_with(tile, tables, part, move |v| (v / five).tanh()),
+    }
+}
+
+/// Sets one parameter to the transformed values of its table.
+fn fill_with<T: Scalar>(
+    tile: &Tile,
+    tables: &[T],
+    part: &mut [MaybeUninit<T>],
+    transform: impl Fn(T) -> T + Sync,
+) {
     let [_, i, h, w] = tile.shape;
     let row = i * h * w;
     let grain = (GRAIN / row).max(1);
+    let period = tile.size[1] * h * w;
     let (first, copies) = part.split_at_mut(tile.size[0] * row);
     first.par_chunks_mut(row).with_min_len(grain).enumerate().for_each(|(o, values)| {
-        gather(tile, tables, o, values);
-        transform(tile.transform, &mut values[..tile.size[1] * h * w]);
-        let period = tile.size[1] * h * w;
         let (period, copies) = values.split_at_mut(period);
+        gather(tile, tables, o, period, &transform);
         copies.chunks_mut(period.len()).for_each(|copy| copy.copy_from_slice(&period[..copy.len()]));
     });
     let first = &*first;
@@ -43,36 +66,37 @@ fn fill<T: Scalar>(tile: &Tile, tables: &[T], part: &mut [T]) {
     });
 }
 
-/// Reads the first `size[1]` in channels of out channel `o` into `values`, repeated spatially.
-fn gather<T: Scalar>(tile: &Tile, tables: &[T], o: usize, values: &mut [T]) {
+/// Sets `values`, the first `size[1]` in channels of out channel `o`, repeated spatially.
+fn gather<T: Scalar>(
+    tile: &Tile,
+    tables: &[T],
+    o: usize,
+    values: &mut [MaybeUninit<T>],
+    transform: &impl Fn(T) -> T,
+) {
     let [_, _, h, w] = tile.shape;
-    let mut cells = values.iter_mut();
-    for i in 0..tile.size[1] {
-        let channel = tile.source + o * tile.strides[0] + i * tile.strides[1];
-        for y in 0..h {
-            let line = channel + y % tile.size[2] * tile.strides[2];
-            for (x, cell) in cells.by_ref().take(w).enumerate() {
-                *cell = tables[line + x % tile.size[3] * tile.strides[3]];
-            }
+    let out = tile.source + o * tile.strides[0];
+    if h * w == 1 {
+        for (i, cell) in values.iter_mut().enumerate() {
+            cell.write(transform(tables[out + i * tile.strides[1]]));
         }
+        return;
     }
-}
-
-fn transform<T: Scalar>(transform: Transform, values: &mut [T]) {
-    let constant = <T as candle_core::WithDType>::from_f64;
-    match transform {
-        Transform::Identity => {}
-        Transform::Scale(factor) => {
-            let factor = constant(factor);
-            values.iter_mut().for_each(|v| *v *= factor);
+    // Where a kernel is a run of the table, as the convolutional decoder lays it out, it is read as one.
+    let run = tile.size[2..] == [h, w] && tile.strides[3] == 1 && (h == 1 || tile.strides[2] == w);
+    for (i, kernel) in values.chunks_exact_mut(h * w).enumerate() {
+        let channel = out + i * tile.strides[1];
+        if run {
+            for (cell, &value) in kernel.iter_mut().zip(&tables[channel..channel + h * w]) {
+                cell.write(transform(value));
+            }
+            continue;
         }
-        Transform::NormWeight => {
-            let (one, two) = (T::one(), constant(2.0));
-            values.iter_mut().for_each(|v| *v = two / (one + (-*v / two).exp()));
-        }
-        Transform::Bias => {
-            let five = constant(5.0);
-            values.iter_mut().for_each(|v| *v = (*v / five).tanh());
+        for (y, line) in kernel.chunks_exact_mut(w).enumerate() {
+            let start = channel + y % tile.size[2] * tile.strides[2];
+            for (x, cell) in line.iter_mut().enumerate() {
+                cell.write(transform(tables[start + x % tile.size[3] * tile.strides[3]]));
+            }
         }
     }
 }
