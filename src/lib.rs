@@ -41,6 +41,8 @@ pub mod study;
 
 pub mod report;
 
+pub mod export;
+
 pub mod pipeline;
 
 pub mod cli;

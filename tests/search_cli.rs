@@ -107,10 +107,10 @@ fn a_search_writes_its_results_and_the_leaderboard_reads_them() {
     let csv = std::fs::read_to_string(run.join("leaderboard.csv")).unwrap();
     assert_eq!(csv.lines().count(), trials(&run).len() + 1);
 
-    let (_, named) = printed.split_once("the winner's weights: foretell ").unwrap();
+    let (_, named) = printed.split_once("to take the winner away: foretell ").unwrap();
     let take_away: Vec<&str> = named.lines().next().unwrap().split(' ').collect();
     succeeded(&foretell(folder.path()).args(take_away).output().unwrap());
-    assert!(std::fs::metadata(folder.path().join("winner.safetensors")).unwrap().len() > 1000);
+    assert!(std::fs::metadata(folder.path().join("winner.onnx")).unwrap().len() > 1000);
 
     let args = ["leaderboard", "runs/search-001", "--sort", "latency", "--top", "2", "--csv", "out.csv"];
     let printed = succeeded(&foretell(folder.path()).args(args).output().unwrap());

@@ -4,6 +4,7 @@ mod arch;
 mod data;
 mod deepnets;
 mod eval_ghn;
+mod export;
 mod fixture;
 mod fixture_predictions;
 mod ghn;
@@ -56,6 +57,8 @@ pub enum Command {
     EvalGhn(eval_ghn::Args),
     /// Train one network on images by SGD, from random or predicted weights
     Train(Box<train::Args>),
+    /// Write a network as safetensors, ONNX or PyTorch, ready for single images
+    Export(Box<export::Args>),
     /// Train a graph hypernetwork on architectures drawn on the fly
     TrainGhn(train_ghn::Args),
     /// Fetch image sets and look at them
@@ -93,6 +96,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Predict(args) => predict::run(args),
         Command::EvalGhn(args) => eval_ghn::run(args),
         Command::Train(args) => train::run(*args),
+        Command::Export(args) => export::run(*args),
         Command::TrainGhn(args) => train_ghn::run(args),
         Command::Data(args) => data::run(args),
     }

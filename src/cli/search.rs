@@ -230,12 +230,8 @@ fn conclude(
         StopReason::Seconds => " --seconds MORE",
         _ => "",
     };
-    if let Some(best) = study.best() {
-        text += &format!(
-            "the winner's weights: foretell predict --arch {}#trial/{} --out winner.safetensors\n",
-            folder.join("leaderboard.jsonl").display(),
-            best.number
-        );
+    if study.best().is_some() {
+        text += &format!("to take the winner away: foretell export {} --out winner.onnx\n", folder.display());
     }
     print(&format!("{text}{hint}{more}\n"))?;
     if stopped == StopReason::Interrupted {
@@ -437,7 +433,7 @@ fn space_of(settings: &SearchSettings) -> anyhow::Result<Space> {
 }
 
 /// Evaluation settings with the checkpoint's SHA-256, so that another file of the same name is noticed.
-fn evaluation_value(evaluation: &EvaluationSettings) -> anyhow::Result<serde_json::Value> {
+pub(super) fn evaluation_value(evaluation: &EvaluationSettings) -> anyhow::Result<serde_json::Value> {
     let sha256 = match &evaluation.ghn {
         None => None,
         Some(path) => {
@@ -448,7 +444,10 @@ fn evaluation_value(evaluation: &EvaluationSettings) -> anyhow::Result<serde_jso
     Ok(json!({ "settings": serde_json::to_value(evaluation)?, "ghn_sha256": sha256 }))
 }
 
-fn evaluation_of(settings: &SearchSettings) -> anyhow::Result<(EvaluationSettings, Option<String>)> {
+/// The settings of a study's evaluation, with its checkpoint's SHA-256.
+pub(super) fn evaluation_of(
+    settings: &SearchSettings,
+) -> anyhow::Result<(EvaluationSettings, Option<String>)> {
     let part = |key: &str| settings.evaluation.get(key).cloned().unwrap_or_default();
     let evaluation = serde_json::from_value(part("settings")).context("study.json: evaluation settings")?;
     Ok((evaluation, part("ghn_sha256").as_str().map(String::from)))

@@ -169,6 +169,13 @@ impl OpKind {
         weight.into_iter().chain(bias)
     }
 
+    /// The same op with its parameters renumbered.
+    #[must_use]
+    pub fn map_params(mut self, mut to: impl FnMut(ParamId) -> ParamId) -> OpKind {
+        self.params_mut().for_each(|id| *id = to(*id));
+        self
+    }
+
     /// The op's name in the JSON form, e.g. `batch_norm`.
     pub const fn name(&self) -> &'static str {
         match self {

@@ -63,6 +63,15 @@ impl Trial {
     pub fn is_evaluated(&self) -> bool {
         !(self.state == TrialState::Rejected && self.wall_s.is_none())
     }
+
+    /// The finished trial with the highest value; among equals the first.
+    pub fn best_of(trials: &[Trial]) -> Option<&Trial> {
+        trials
+            .iter()
+            .filter_map(|trial| Some((trial, trial.value?)))
+            .max_by(|(a, x), (b, y)| x.total_cmp(y).then(b.number.cmp(&a.number)))
+            .map(|(trial, _)| trial)
+    }
 }
 
 /// A study: storage and the trials rebuilt from it.
@@ -119,11 +128,7 @@ impl Study {
 
     /// The finished trial with the highest value; among equals the first.
     pub fn best(&self) -> Option<&Trial> {
-        self.trials()
-            .iter()
-            .filter_map(|trial| Some((trial, trial.value?)))
-            .max_by(|(a, x), (b, y)| x.total_cmp(y).then(b.number.cmp(&a.number)))
-            .map(|(trial, _)| trial)
+        Trial::best_of(self.trials())
     }
 
     /// Stores events, then takes them in.
