@@ -21,6 +21,8 @@ pub mod graph;
 
 pub mod images;
 
+pub mod device;
+
 pub mod kernels;
 
 pub mod ghn;

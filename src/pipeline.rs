@@ -12,6 +12,7 @@ use crate::score::{self, LatencyOptions, Scores};
 use crate::search::Evaluator;
 use crate::space::CellArchitecture;
 use crate::{Error, Result};
+use candle_core::Device;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::time::Instant;
@@ -120,6 +121,17 @@ impl GhnEvaluator {
             timing,
             timing_pool,
         })
+    }
+
+    /// The same with the hypernetwork on `device`; networks run on the CPU.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn on(mut self, device: &Device) -> Result<GhnEvaluator> {
+        if !device.same_device(self.ghn.device()) {
+            self.ghn = self.ghn.to_device(device)?;
+        }
+        Ok(self)
     }
 
     /// The hypernetwork.

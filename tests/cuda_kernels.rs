@@ -192,7 +192,8 @@ impl Problem {
         let backward = message_passing::cuda::backward(&self.weights, &tables, limits).unwrap();
         let inputs = [&self.states, &self.packed, &saved, &self.upstream];
         let mut outputs = cuda_shim::run(&backward, &inputs.map(Vec::as_slice), order).unwrap();
-        let (by_weights, by_states) = (outputs.pop().unwrap(), outputs.pop().unwrap());
+        let mut by_states = outputs.pop().unwrap();
+        let by_weights = by_states.split_off(self.states.len());
         [out, by_states, by_weights]
     }
 

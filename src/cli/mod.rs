@@ -1,8 +1,11 @@
 //! The command line: one file per command, each with its flags (`Args`) and a `run` function.
 
 mod arch;
+#[cfg(feature = "cuda")]
+mod bench;
 mod data;
 mod deepnets;
+mod device;
 mod eval_ghn;
 mod export;
 mod fixture;
@@ -64,6 +67,9 @@ pub enum Command {
     Export(Box<export::Args>),
     /// Train a graph hypernetwork on architectures drawn on the fly
     TrainGhn(train_ghn::Args),
+    /// Measure kernels on this machine
+    #[cfg(feature = "cuda")]
+    Bench(bench::Args),
     /// Fetch image sets and look at them
     Data(data::Args),
 }
@@ -102,6 +108,8 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Train(args) => train::run(*args),
         Command::Export(args) => export::run(*args),
         Command::TrainGhn(args) => train_ghn::run(args),
+        #[cfg(feature = "cuda")]
+        Command::Bench(args) => bench::run(args),
         Command::Data(args) => data::run(args),
     }
 }

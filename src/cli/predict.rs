@@ -1,6 +1,7 @@
 //! `foretell predict`: the weights of one architecture, in a file that PyTorch loads by name.
 
 use super::arch::place;
+use super::device::{DeviceFlag, on};
 use super::output::print;
 use crate::checkpoint::write_tensors;
 use crate::deepnets::resolve;
@@ -28,11 +29,14 @@ pub struct Args {
     /// File to write: float32 tensors named as in a PyTorch state dict, the architecture in the metadata
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
+    #[command(flatten)]
+    device: DeviceFlag,
 }
 
 /// Runs the command.
 pub fn run(args: Args) -> anyhow::Result<()> {
     let ghn = if args.ghn.as_os_str() == "bundled" { Ghn::bundled()? } else { Ghn::load(&args.ghn)? };
+    let ghn = on(ghn, args.device)?;
     let classes = ghn.config().num_classes;
     let stated = resolve(&args.arch, args.id.as_deref(), None)?;
     // The hypernetwork predicts a classifier of its own classes, whatever the list was drawn for.

@@ -1,5 +1,6 @@
 //! `foretell search`: settings from flags, a run folder, the search, and its results.
 
+use super::device::DeviceFlag;
 use super::interrupt::stop_flag;
 use super::output::print;
 use super::progress::Progress;
@@ -94,6 +95,8 @@ pub struct Args {
     /// Threads that a candidate's arithmetic uses [default: all cores]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
+    #[command(flatten)]
+    device: DeviceFlag,
     /// Run folder [default: the next free runs/search-NNN; with --resume the latest]
     #[arg(long, value_name = "DIR", conflicts_with = "name")]
     out: Option<PathBuf>,
@@ -159,7 +162,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     // All that can be wrong with the inputs shows here, before a folder is made.
     let (evaluation, _) = evaluation_of(&record.settings)?;
     let times = evaluation.measure_latency;
-    let evaluator = GhnEvaluator::new(evaluation)?;
+    let evaluator = GhnEvaluator::new(evaluation)?.on(&args.device.open()?)?;
     let folder = match folder {
         Some(folder) => folder,
         None => create(&args, &StudyRecord { budget, ..record.clone() })?,

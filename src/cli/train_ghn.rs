@@ -1,10 +1,11 @@
 //! `foretell train-ghn`: trains a graph hypernetwork as a configuration file says.
 
+use super::device::DeviceFlag;
 use super::interrupt::stop_flag;
 use super::output::print;
 use crate::images;
 use crate::report::training_plot;
-use crate::training::{Ending, HeldOutReport, Observer, StepReport, TrainConfig, fit_ghn};
+use crate::training::{Ending, HeldOutReport, Observer, StepReport, TrainConfig, fit_ghn_on};
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::collections::VecDeque;
@@ -26,6 +27,8 @@ pub struct Args {
     /// Threads [default: all cores]; the result does not depend on it.
     #[arg(long)]
     threads: Option<usize>,
+    #[command(flatten)]
+    device: DeviceFlag,
 }
 
 /// Runs the command.
@@ -39,9 +42,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             PathBuf::from("runs").join(name)
         }
     };
+    let device = args.device.open()?;
     let data = images::open(&config.images.source)?;
     let mut progress = Progress::new(config.steps);
-    let ending = fit_ghn(config, &data, &folder, args.resume, stop_flag(), &mut progress)?;
+    let ending = fit_ghn_on(&device, config, &data, &folder, args.resume, stop_flag(), &mut progress)?;
     progress.bar.finish_and_clear();
     let plots = training_plot(&folder.join("metrics.csv"), &folder)?;
     let mut text = match ending {

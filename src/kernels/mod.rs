@@ -7,6 +7,8 @@ pub mod attention;
 mod buffer;
 mod columns;
 pub mod convolution;
+#[cfg(feature = "cuda")]
+mod cuda;
 pub mod decoding;
 pub mod depthwise;
 mod lanes;

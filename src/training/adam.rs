@@ -80,6 +80,11 @@ impl Adam {
         Adam { config, vars, moments: BTreeMap::new() }
     }
 
+    /// Goes on with other variables of the same names and shapes.
+    pub fn take_vars(&mut self, vars: Vec<(String, Var)>) {
+        self.vars = vars;
+    }
+
     /// One update at `lr_factor` times the base rate; gradients are first multiplied by `scale` (clipping).
     ///
     /// # Errors

@@ -10,6 +10,7 @@ use super::trainer::{HeldOutReport, StepReport, Trainer};
 use crate::files::{create_folders, write_atomically};
 use crate::images::DataSet;
 use crate::{Error, Result};
+use candle_core::Device;
 use std::fs::{File, TryLockError};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -66,6 +67,23 @@ pub fn fit_ghn(
     stop: &AtomicBool,
     observer: &mut dyn Observer,
 ) -> Result<Ending> {
+    fit_ghn_on(&Device::Cpu, config, data, folder, resume, stop, observer)
+}
+
+/// [`fit_ghn`] with the hypernetwork on `device`; the networks whose weights it predicts run on the CPU. A run may
+/// change its device on resume: checkpoints do not name one.
+///
+/// # Errors
+/// As [`fit_ghn`], and if the device fails.
+pub fn fit_ghn_on(
+    device: &Device,
+    config: TrainConfig,
+    data: &DataSet,
+    folder: &Path,
+    resume: bool,
+    stop: &AtomicBool,
+    observer: &mut dyn Observer,
+) -> Result<Ending> {
     let checkpoint = folder.join("checkpoint.safetensors");
     let (mut trainer, mut best, _lock) = match (checkpoint.exists(), resume) {
         (true, true) => {
@@ -91,6 +109,7 @@ pub fn fit_ghn(
             )));
         }
     };
+    trainer.move_to(device)?;
     let resolved = toml::to_string(trainer.config()).expect("a checked configuration serialises");
     write_atomically(folder.join("config.toml"), resolved.as_bytes())?;
     let mut metrics = Metrics::open(&folder.join("metrics.csv"), trainer.steps_taken())?;

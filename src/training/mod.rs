@@ -16,7 +16,7 @@ mod trainer;
 pub use adam::{Adam, AdamConfig, Gradients, collect_gradients, global_norm};
 pub use config::{ArchitecturesConfig, EvaluationConfig, ImagesConfig, SpaceShare, TrainConfig};
 pub use draw::{ArchitectureSource, Candidate};
-pub use fit::{Ending, Observer, fit_ghn};
+pub use fit::{Ending, Observer, fit_ghn, fit_ghn_on};
 pub use loss::{attach_gradient, network_loss};
 pub use metrics::Metrics;
 pub use network::{

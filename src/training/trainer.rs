@@ -12,7 +12,7 @@ use crate::execute::{Executor, Mode, NativeExecutor};
 use crate::ghn::Ghn;
 use crate::images::{Augmentation, BatchState, DataSet, PreparedImages, TrainingBatches};
 use crate::{Error, Result};
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use rand::RngExt;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -111,6 +111,18 @@ impl Trainer {
     /// The hypernetwork as it is now.
     pub fn ghn(&self) -> &Ghn {
         &self.ghn
+    }
+
+    /// Moves the hypernetwork to `device`. Optimiser and averages stay where they are, on the CPU.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn move_to(&mut self, device: &Device) -> Result<()> {
+        if !device.same_device(self.ghn.device()) {
+            self.ghn = self.ghn.to_device(device)?;
+            self.adam.take_vars(self.ghn.vars());
+        }
+        Ok(())
     }
 
     /// What the run has made so far: the hypernetwork with averaged weights, if they are averaged.

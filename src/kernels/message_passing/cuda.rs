@@ -128,6 +128,9 @@ impl Sizes {
                 "multiples of 8 and 4 expected for hid and hidden, found {hid} and {hidden}"
             ));
         }
+        if tables.nodes * hid > u32::MAX as usize {
+            return refuse(format!("{} nodes are too many", tables.nodes));
+        }
         if virtual_edges != tables.virtual_edges {
             return refuse("weights and edges disagree about virtual edges".into());
         }
@@ -170,6 +173,13 @@ fn source(name: &'static str, weights: &Weights, texts: &'static [&'static str])
     }
 }
 
+/// Length of what the forward pass leaves for the backward pass.
+#[cfg(feature = "cuda")]
+pub(super) fn saved_len(weights: &Weights, tables: &Tables) -> usize {
+    let functions = 1 + usize::from(weights.virtual_edges);
+    2 * tables.nodes * (6 * weights.hid + functions * (weights.hid + weights.hidden))
+}
+
 /// States after both sweeps. Inputs: states `[nodes, hid]`, packed weights. Outputs: what the backward pass needs,
 /// then the states `[nodes, hid]`.
 ///
@@ -204,8 +214,8 @@ pub fn forward(weights: &Weights, tables: &Tables, limits: Limits) -> Result<Pro
     Ok(program)
 }
 
-/// Gradients. Inputs: states, packed weights, what the forward pass left, gradient of its states. Outputs: gradient
-/// of the states `[nodes, hid]`, gradient of the packed weights.
+/// Gradients. Inputs: states, packed weights, what the forward pass left, gradient of its states. Output: gradients of
+/// the states `[nodes, hid]` and of the packed weights, one after the other.
 ///
 /// # Errors
 /// As [`forward`].
@@ -218,8 +228,7 @@ pub fn backward(weights: &Weights, tables: &Tables, limits: Limits) -> Result<Pr
     let saved = program.buffer(Buffer::Input(2 * nodes * sizes.saved));
     let grad = program.buffer(Buffer::Input(nodes * sizes.hid));
     let deltas = program.buffer(Buffer::Scratch(2 * nodes * sizes.deltas));
-    let by_states = program.buffer(Buffer::Output(nodes * sizes.hid));
-    let by_weights = program.buffer(Buffer::Output(weights.len()));
+    let gradients = program.buffer(Buffer::Output(nodes * sizes.hid + weights.len()));
     let shared_bytes = sizes.shared_bytes(limits, tables, 1);
     let count = nodes.div_ceil(NODES_PER_PART);
     let parts = program.buffer(Buffer::Scratch(count * weights.len()));
@@ -227,7 +236,7 @@ pub fn backward(weights: &Weights, tables: &Tables, limits: Limits) -> Result<Pr
     if nodes > 0 {
         let mut arguments = vec![states, packed];
         arguments.extend(tables.arguments(&mut program));
-        arguments.extend([saved, grad, deltas, by_states]);
+        arguments.extend([saved, grad, deltas, gradients]);
         arguments.extend([Argument::Number(nodes as u32), Argument::Number(shared_bytes / 4)]);
         program.launches.push(Launch {
             source: source(
@@ -260,7 +269,8 @@ pub fn backward(weights: &Weights, tables: &Tables, limits: Limits) -> Result<Pr
         let grid = [tasks.div_ceil(SUM_THREADS as usize) as u32, count as u32];
         program.launches.push(sum("message_passing_weight_parts", grid, arguments));
     }
-    let arguments = vec![parts, Argument::Number(count as u32), by_weights];
+    let arguments =
+        vec![parts, Argument::Number(count as u32), gradients, Argument::Number((nodes * h) as u32)];
     let grid = [weights.len().div_ceil(SUM_THREADS as usize) as u32, 1];
     program.launches.push(sum("message_passing_weight_sum", grid, arguments));
     Ok(program)

@@ -10,6 +10,9 @@ pub struct Edges {
     pub(super) graphs: Vec<GraphEdges>,
     n_nodes: usize,
     virtual_edges: bool,
+    /// What the kernels for GPUs read, made when it is first asked for.
+    #[cfg(feature = "cuda")]
+    pub(super) tables: std::sync::OnceLock<std::sync::Arc<super::cuda::Tables>>,
 }
 
 /// Edges of one graph; nodes count from 0 within it.
@@ -32,7 +35,7 @@ impl Edges {
     /// # Errors
     /// If an edge does not lead from an earlier to a later node of its graph, or has distance 0.
     pub fn new(graphs: &[&Graph], virtual_edges: bool) -> Result<Edges> {
-        let mut edges = Edges { graphs: Vec::with_capacity(graphs.len()), n_nodes: 0, virtual_edges };
+        let mut edges = Edges { virtual_edges, ..Edges::default() };
         for (index, graph) in graphs.iter().enumerate() {
             let len = graph.nodes.len();
             check(&graph.incoming, len)

@@ -14,6 +14,8 @@
 mod affine;
 mod cpu;
 pub mod cuda;
+#[cfg(feature = "cuda")]
+mod device;
 mod edges;
 #[cfg(test)]
 mod tests;
@@ -21,6 +23,8 @@ mod tests;
 use std::any::Any;
 use std::sync::{Arc, Mutex};
 
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, DType, Layout, Shape, Tensor};
 
@@ -135,7 +139,7 @@ pub fn message_passing(
 struct Run {
     weights: Weights,
     edges: Arc<Edges>,
-    /// `cpu::Saved<T>` of the element type.
+    /// `cpu::Saved<T>` of the element type, or what the device keeps.
     saved: Mutex<Option<Arc<dyn Any + Send + Sync>>>,
 }
 
@@ -191,6 +195,18 @@ impl CustomOp2 for Forward {
         Ok((out, states_layout.shape().clone()))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        states: &CudaStorage,
+        states_layout: &Layout,
+        packed: &CudaStorage,
+        packed_layout: &Layout,
+    ) -> candle_core::Result<(CudaStorage, Shape)> {
+        let out = self.0.forward_on_device((states, states_layout), (packed, packed_layout))?;
+        Ok((out, states_layout.shape().clone()))
+    }
+
     fn bwd(
         &self,
         states: &Tensor,
@@ -230,6 +246,22 @@ impl CustomOp3 for Backward {
             _ => self.0.backward::<f32>(states, packed, grad)?,
         };
         let len = states_layout.shape().elem_count() + packed_layout.shape().elem_count();
+        Ok((gradients, Shape::from(len)))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        states: &CudaStorage,
+        states_layout: &Layout,
+        packed: &CudaStorage,
+        packed_layout: &Layout,
+        grad: &CudaStorage,
+        grad_layout: &Layout,
+    ) -> candle_core::Result<(CudaStorage, Shape)> {
+        let (states, packed) = ((states, states_layout), (packed, packed_layout));
+        let gradients = self.0.backward_on_device(states, packed, (grad, grad_layout))?;
+        let len = states.1.shape().elem_count() + packed.1.shape().elem_count();
         Ok((gradients, Shape::from(len)))
     }
 }

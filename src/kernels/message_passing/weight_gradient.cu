@@ -97,9 +97,9 @@ message_passing_weight_parts(const float* states, const float* saved, const floa
     to[3 * step] = sum.w;
 }
 
-/// Adds up `count` partial gradients in their order: `gradient [weights]`.
+/// Adds up `count` partial gradients in their order: `gradients [weights]` from `first` on.
 extern "C" __global__ void __launch_bounds__(256)
-message_passing_weight_sum(const float* parts, u32 count, float* gradient) {
+message_passing_weight_sum(const float* parts, u32 count, float* gradients, u32 first) {
     const u32 i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= Maps<0>::LENGTH) {
         return;
@@ -108,5 +108,5 @@ message_passing_weight_sum(const float* parts, u32 count, float* gradient) {
     for (u32 part = 0; part < count; ++part) {
         sum += parts[static_cast<size_t>(part) * Maps<0>::LENGTH + i];
     }
-    gradient[i] = sum;
+    gradients[first + i] = sum;
 }

@@ -10,12 +10,16 @@
 
 mod cpu;
 pub mod cuda;
+#[cfg(feature = "cuda")]
+mod device;
 #[cfg(test)]
 mod tests;
 
 use std::ops::Range;
 use std::sync::Arc;
 
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Layout, Shape, Tensor};
 
@@ -187,6 +191,12 @@ impl CustomOp1 for Forward {
         Ok((params, Shape::from(self.0.target_len)))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, tables: &CudaStorage, layout: &Layout) -> candle_core::Result<(CudaStorage, Shape)> {
+        let params = device::run(cuda::forward(&self.0, device::THREADS), &[(tables, layout)])?;
+        Ok((params, Shape::from(self.0.target_len)))
+    }
+
     fn bwd(&self, _tables: &Tensor, params: &Tensor, grad: &Tensor) -> candle_core::Result<Option<Tensor>> {
         let params = params.detach();
         Ok(Some(grad.contiguous()?.apply_op2_no_bwd(&params, &Backward(self.0.clone()))?))
@@ -219,6 +229,19 @@ impl CustomOp2 for Backward {
             DType::F64 => run::<f64>(&self.0, grad, params)?,
             _ => run::<f32>(&self.0, grad, params)?,
         };
+        Ok((tables, Shape::from(self.0.source_len)))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        grad: &CudaStorage,
+        grad_layout: &Layout,
+        params: &CudaStorage,
+        params_layout: &Layout,
+    ) -> candle_core::Result<(CudaStorage, Shape)> {
+        let program = cuda::backward(&self.0, device::THREADS);
+        let tables = device::run(program, &[(grad, grad_layout), (params, params_layout)])?;
         Ok((tables, Shape::from(self.0.source_len)))
     }
 }
