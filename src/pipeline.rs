@@ -52,6 +52,7 @@ pub struct GhnEvaluator {
     settings: EvaluationSettings,
     ghn: Ghn,
     classes: usize,
+    validation_images: usize,
     size: [usize; 2],
     clean: PreparedImages,
     noisy: NoiseBank,
@@ -114,6 +115,7 @@ impl GhnEvaluator {
             settings,
             ghn,
             classes,
+            validation_images: data.validation.len(),
             size: [height, width],
             clean,
             noisy,
@@ -132,6 +134,16 @@ impl GhnEvaluator {
             self.ghn = self.ghn.to_device(device)?;
         }
         Ok(self)
+    }
+
+    /// How candidates are scored.
+    pub fn settings(&self) -> &EvaluationSettings {
+        &self.settings
+    }
+
+    /// Validation images that there are; settings that ask for more are scored on these.
+    pub fn validation_images(&self) -> usize {
+        self.validation_images
     }
 
     /// The hypernetwork.

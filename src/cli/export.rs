@@ -2,7 +2,7 @@
 
 use super::arch::place;
 use super::output::print;
-use super::search::{evaluation_of, evaluation_value};
+use super::scoring::{evaluation_of, evaluation_value};
 use crate::checkpoint::read_tensors;
 use crate::deepnets::resolve;
 use crate::export::{
@@ -293,7 +293,7 @@ fn of_run(run: &Path, choice: TrialChoice, predicts: bool) -> anyhow::Result<Sou
             })?
         }
     };
-    let (evaluation, sha256) = evaluation_of(&record.settings).with_context(|| run.display().to_string())?;
+    let (evaluation, sha256) = evaluation_of(&record.settings.evaluation).with_context(|| run.display().to_string())?;
     if predicts && let Some(ghn) = &evaluation.ghn {
         let now = evaluation_value(&evaluation)?;
         if now.get("ghn_sha256").and_then(serde_json::Value::as_str) != sha256.as_deref() {

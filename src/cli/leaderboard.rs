@@ -2,9 +2,9 @@
 
 use super::output::print;
 use crate::report::{
-    Leaderboard, ReportedStudy, SortKey, frame, write_csv, write_parquet, write_plots, write_report,
+    Leaderboard, ReportedStudy, SortKey, trials_frame, write_csv, write_parquet, write_plots, write_report,
 };
-use crate::study::{Folder, Study, Trial};
+use crate::study::{Folder, Study};
 use std::path::PathBuf;
 
 /// Flags of `foretell leaderboard`.
@@ -36,7 +36,7 @@ pub struct Args {
 pub fn run(args: Args) -> anyhow::Result<()> {
     let (folder, record) = Folder::open(&args.run)?;
     let trials = Study::trials_of(&folder.events()?, &folder.journal_path())?;
-    let leaderboard = Leaderboard::new(&trials, args.sort);
+    let leaderboard = Leaderboard::of(&trials, args.sort, &record.settings.objective);
     print(&leaderboard.table(args.top))?;
     let mut written: Vec<PathBuf> = Vec::new();
     if let Some(path) = args.csv {
@@ -44,7 +44,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         written.push(path);
     }
     if let Some(path) = args.parquet {
-        write_parquet(&frame(&trials.iter().collect::<Vec<&Trial>>())?, &path)?;
+        write_parquet(&trials_frame(&trials, &record.settings.objective)?, &path)?;
         written.push(path);
     }
     if let Some(folder) = args.plots {

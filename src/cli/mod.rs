@@ -3,6 +3,7 @@
 mod arch;
 #[cfg(feature = "cuda")]
 mod bench;
+mod candidates;
 mod data;
 mod deepnets;
 mod device;
@@ -17,8 +18,10 @@ mod output;
 mod predict;
 mod progress;
 mod report;
+mod scoring;
 mod search;
 mod space;
+mod strategy;
 mod threads;
 mod train;
 mod train_ghn;

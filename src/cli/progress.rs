@@ -67,7 +67,10 @@ impl Progress {
             by_trials.into_iter().chain(by_time).max_by(|a, b| a.0.total_cmp(&b.0)).unwrap_or((0.0, 0.0));
         let of = self.budget.trials.map_or(String::new(), |limit| format!(" of {limit}"));
         let best = study.best().map_or_else(
-            || "no candidate finished yet".to_string(),
+            || match study.trials().iter().filter(|trial| trial.state == TrialState::Finished).count() {
+                0 => "no candidate finished yet".to_string(),
+                finished => format!("{finished} finished"),
+            },
             |trial| {
                 let mut text =
                     format!("best: trial {}, objective {:.4}", trial.number, trial.value.unwrap_or(f64::NAN));

@@ -5,15 +5,16 @@ use super::interrupt::stop_flag;
 use super::output::print;
 use super::progress::Progress;
 use super::report::REPORT;
-use super::threads;
-use crate::pipeline::{EvaluationSettings, GhnEvaluator};
+use super::scoring::{ScoringArgs, default_evaluation, evaluation_of, evaluation_value, measured, set};
+use super::strategy::{StrategyArgs, default_strategy};
+use super::{candidates, threads};
+use crate::pipeline::GhnEvaluator;
 use crate::report::{Leaderboard, ReportedStudy, SortKey, write_report, write_results};
-use crate::search::{Budget, Limits, Metric, Objective, RegularisedEvolution, StopReason, StrategySettings};
+use crate::search::{Budget, Limits, Metric, Objective, StopReason};
 use crate::space::Space;
 use crate::study::{self, Folder, Plan, SearchSettings, Storage, Study, StudyRecord};
 use anyhow::{Context, bail};
 use serde_json::json;
-use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 
 /// Parent of run folders that are not named.
@@ -31,31 +32,33 @@ pub struct Args {
     /// Search space: a bundled one (see `foretell space show`) or a TOML file [default: small]
     #[arg(long, value_name = "NAME_OR_FILE")]
     space: Option<String>,
-    /// Images to score on: fashion-mnist, cifar10 or a folder [default: fashion-mnist]
-    #[arg(long, value_name = "NAME_OR_DIR")]
-    images: Option<String>,
-    /// Hypernetwork that predicts the weights: bundled, or a .safetensors or .pt file [default: bundled]
-    #[arg(long, value_name = "bundled|FILE")]
-    ghn: Option<String>,
-    /// How candidates are chosen [default: evolution]
-    #[arg(long)]
-    strategy: Option<StrategyName>,
-    /// Evolution: candidates alive at once [default: 24]
-    #[arg(long, value_name = "N")]
-    population: Option<usize>,
-    /// Evolution: candidates that compete to be the parent of the next [default: 6, or a smaller --population]
-    #[arg(long, value_name = "N")]
-    sample: Option<usize>,
-    /// What to search for: accuracy, robustness, latency (minimised), or a weighted sum such as
-    /// accuracy=1,robustness=0.5,latency=-0.01 (latency in ms; costs take negative weights) [default: accuracy]
+    #[command(flatten)]
+    scoring: ScoringArgs,
+    #[command(flatten)]
+    strategy: StrategyArgs,
+    /// What to search for: accuracy, robustness, latency, params, macs or loss; a weighted sum, as in
+    /// accuracy=1,robustness=0.5,latency=-0.01 (latency in ms; costs take negative weights); or several at once, whose
+    /// Pareto front is wanted, as in accuracy,latency [default: accuracy]
     #[arg(long)]
     objective: Option<Objective>,
     /// Stop after this many evaluated candidates; those over a limit before evaluation do not count
     #[arg(long, value_name = "N")]
     trials: Option<u64>,
-    /// Stop after this much search time, over all sessions of the study [default: 90, unless --trials is given]
+    /// Stop after this much search time, over all sessions of the study [default: 90, unless --trials or
+    /// --patience is given]
     #[arg(long, value_name = "S")]
     seconds: Option<f64>,
+    /// Stop after this many candidates in a row that are no better: no higher objective, or with several objectives
+    /// no new one on the Pareto front
+    #[arg(long, value_name = "N")]
+    patience: Option<u64>,
+    /// Architectures to try first: a run folder, a file of architectures such as a leaderboard.jsonl, FILE#ID or a
+    /// name such as DARTS; may be given more than once
+    #[arg(long, value_name = "RUN|FILE|NAME")]
+    warm_start: Vec<String>,
+    /// Take only the first of them; those of a run folder are sorted, best first
+    #[arg(long, value_name = "N", requires = "warm_start")]
+    warm_top: Option<usize>,
     /// Seed of all that is random [default: 0]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
@@ -68,27 +71,6 @@ pub struct Args {
     /// Reject candidates with a longer median forward pass
     #[arg(long, value_name = "MS")]
     max_latency_ms: Option<f64>,
-    /// Validation images that accuracies are measured on [default: 1024]
-    #[arg(long, value_name = "N")]
-    eval_images: Option<usize>,
-    /// Images of a forward pass, whose statistics the norm layers use [default: 64]
-    #[arg(long, value_name = "N")]
-    batch: Option<usize>,
-    /// Standard deviations of the Gaussian noise on pixels in [0, 1], or none [default: 0.08]
-    #[arg(long, value_name = "SD,SD,...")]
-    noise: Option<NoiseLevels>,
-    /// Seed of the noise, the same for all candidates [default: 0]
-    #[arg(long, value_name = "N")]
-    noise_seed: Option<u64>,
-    /// Images of a timed forward pass [default: 1]
-    #[arg(long, value_name = "N")]
-    latency_batch: Option<usize>,
-    /// Threads of a timed forward pass [default: 1]
-    #[arg(long, value_name = "N")]
-    latency_threads: Option<usize>,
-    /// Do not time candidates
-    #[arg(long)]
-    no_latency: bool,
     /// Candidates evaluated at once, at most 4; the trials do not depend on it
     #[arg(long, value_name = "N", default_value_t = 1)]
     workers: usize,
@@ -108,38 +90,6 @@ pub struct Args {
     resume: bool,
 }
 
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum StrategyName {
-    /// Regularised (aging) evolution
-    Evolution,
-    /// Independent random draws
-    Random,
-}
-
-#[derive(Clone, Debug)]
-struct NoiseLevels(Vec<f64>);
-
-impl std::str::FromStr for NoiseLevels {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<NoiseLevels, String> {
-        if text == "none" {
-            return Ok(NoiseLevels(Vec::new()));
-        }
-        let level = |part: &str| match part.trim().parse::<f64>() {
-            Ok(sd) if sd > 0.0 && sd.is_finite() => Ok(sd),
-            _ => Err(format!("\"{part}\" is not a standard deviation: expected positive numbers, or none")),
-        };
-        let levels = text.split(',').map(level).collect::<Result<Vec<f64>, String>>()?;
-        for (i, sd) in levels.iter().enumerate() {
-            if levels[..i].contains(sd) {
-                return Err(format!("the level {sd} is given twice"));
-            }
-        }
-        Ok(NoiseLevels(levels))
-    }
-}
-
 /// A name that stays inside the folder of runs.
 fn run_name(text: &str) -> Result<String, String> {
     if text.is_empty() || text.starts_with('.') || text.contains(['/', '\\']) {
@@ -155,14 +105,18 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         bail!("--workers {}: must be from 1 to {LOOKAHEAD}", args.workers);
     }
     threads::limit(args.threads)?;
-    let (folder, record) = if args.resume { resumed(&mut args)? } else { prepared(&mut args)? };
+    let (folder, mut record) = if args.resume { resumed(&mut args)? } else { prepared(&mut args)? };
     let budget = args.budget(record.budget);
     check(&record.settings, budget)?;
     let space = space_of(&record.settings)?;
     // All that can be wrong with the inputs shows here, before a folder is made.
-    let (evaluation, _) = evaluation_of(&record.settings)?;
+    let (mut evaluation, _) = evaluation_of(&record.settings.evaluation)?;
     let times = evaluation.measure_latency;
-    let evaluator = GhnEvaluator::new(evaluation)?.on(&args.device.open()?)?;
+    let evaluator = GhnEvaluator::new(evaluation.clone())?.on(&args.device.open()?)?;
+    if folder.is_none() {
+        evaluation.eval_images = args.scoring.eval_images(&evaluator)?;
+        record.settings.evaluation = evaluation_value(&evaluation)?;
+    }
     let folder = match folder {
         Some(folder) => folder,
         None => create(&args, &StudyRecord { budget, ..record.clone() })?,
@@ -194,10 +148,12 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         evaluator: &evaluator,
         objective: &settings.objective,
         limits: settings.limits,
+        warm_start: &settings.warm_start,
         budget,
         seed: settings.seed,
         lookahead: settings.lookahead,
         workers: args.workers,
+        settings: settings.digest(),
         interrupted: stop_flag(),
     };
     let mut strategy = settings.strategy.build()?;
@@ -219,7 +175,8 @@ fn conclude(
     stopped: StopReason,
     hint: &str,
 ) -> anyhow::Result<()> {
-    let mut text = Leaderboard::new(study.trials(), SortKey::Objective).table(10);
+    let leaderboard = Leaderboard::of(study.trials(), SortKey::Objective, objective);
+    let mut text = leaderboard.table(10);
     text += &format!("stopped after {:.1} s of search: {stopped}\n", study.elapsed_s());
     let mut results = write_results(study.trials(), objective, num_classes, folder)?;
     let page = folder.join(REPORT);
@@ -235,16 +192,26 @@ fn conclude(
     let more = match stopped {
         StopReason::Trials => " --trials MORE",
         StopReason::Seconds => " --seconds MORE",
+        StopReason::Patience => " --patience MORE",
         _ => "",
     };
-    if study.best().is_some() {
-        text += &format!("to take the winner away: foretell export {} --out winner.onnx\n", folder.display());
+    let best = leaderboard.ranked().first();
+    if let Some(best) = best {
+        let (whom, trial) = if objective.is_pareto() {
+            ("the first", format!(" --trial {}", best.number))
+        } else {
+            ("the winner", String::new())
+        };
+        text += &format!(
+            "to take {whom} away: foretell export {}{trial} --out winner.onnx\n",
+            folder.display()
+        );
     }
     print(&format!("{text}{hint}{more}\n"))?;
     if stopped == StopReason::Interrupted {
         return Err(crate::Error::Interrupted.into());
     }
-    if study.best().is_none() {
+    if best.is_none() {
         let last = study.trials().iter().rev().find_map(|trial| trial.reason.as_deref());
         bail!(
             "no candidate finished; {}{} lists the reasons",
@@ -262,8 +229,8 @@ fn prepared(args: &mut Args) -> anyhow::Result<(Option<Folder>, StudyRecord)> {
     {
         bail!("{} already holds a study; give --resume to continue it, or another folder", path.display());
     }
-    let settings = args.over(default_settings()?)?;
-    Ok((None, StudyRecord::new(settings, args.budget(Budget { trials: None, seconds: None }))))
+    let settings = args.over(default_settings(args.objective.as_ref())?)?;
+    Ok((None, StudyRecord::new(settings, args.budget(Budget::default()))))
 }
 
 /// The study to continue, after comparing its settings with the flags given.
@@ -272,7 +239,7 @@ fn resumed(args: &mut Args) -> anyhow::Result<(Option<Folder>, StudyRecord)> {
     let (folder, record) = Folder::open(&path)?;
     readable(&record.settings).with_context(|| path.display().to_string())?;
     let asked = args.over(record.settings.clone())?;
-    let (ours, theirs) = (evaluation_of(&record.settings)?, evaluation_of(&asked)?);
+    let (ours, theirs) = (evaluation_of(&record.settings.evaluation)?, evaluation_of(&asked.evaluation)?);
     if let Some(ghn) = &theirs.0.ghn
         && ours.0.ghn == theirs.0.ghn
         && ours.1 != theirs.1
@@ -313,7 +280,7 @@ fn resumed(args: &mut Args) -> anyhow::Result<(Option<Folder>, StudyRecord)> {
 /// Whether a study's settings, which a hand may have changed, can be read.
 fn readable(settings: &SearchSettings) -> anyhow::Result<()> {
     space_of(settings)?;
-    evaluation_of(settings)?;
+    evaluation_of(&settings.evaluation)?;
     if settings.lookahead == 0 {
         bail!("study.json: lookahead is 0, expected at least 1");
     }
@@ -335,96 +302,51 @@ impl Args {
 
     /// The budget given, else `base`, else the default.
     fn budget(&self, base: Budget) -> Budget {
-        let given = Budget { trials: self.trials, seconds: self.seconds };
+        let given = Budget { trials: self.trials, seconds: self.seconds, patience: self.patience };
         if given != Budget::default() {
             given
         } else if base != Budget::default() {
             base
         } else {
-            Budget { trials: None, seconds: Some(DEFAULT_SECONDS) }
+            Budget { seconds: Some(DEFAULT_SECONDS), ..Budget::default() }
         }
     }
 
     /// `base` with the settings given by flags in their places.
     fn over(&self, base: SearchSettings) -> anyhow::Result<SearchSettings> {
-        let (mut evaluation, _) = evaluation_of(&base)?;
+        let (evaluation, _) = evaluation_of(&base.evaluation)?;
         let mut settings = base;
         if let Some(space) = &self.space {
             settings.space = space_value(&Space::find(space)?);
         }
         set(&mut settings.seed, &self.seed);
         set(&mut settings.objective, &self.objective);
-        settings.strategy = self.strategy_over(settings.strategy)?;
+        settings.strategy = self.strategy.over(settings.strategy)?;
         let Limits { max_params, max_macs, max_latency_ms } = &mut settings.limits;
         *max_params = self.max_params.or(*max_params);
         *max_macs = self.max_macs.or(*max_macs);
         *max_latency_ms = self.max_latency_ms.or(*max_latency_ms);
-        set(&mut evaluation.images, &self.images);
-        set(&mut evaluation.eval_images, &self.eval_images);
-        set(&mut evaluation.batch, &self.batch);
-        set(&mut evaluation.noise_levels, &self.noise.clone().map(|levels| levels.0));
-        set(&mut evaluation.noise_seed, &self.noise_seed);
-        set(&mut evaluation.latency_batch, &self.latency_batch);
-        set(&mut evaluation.latency_threads, &self.latency_threads);
-        evaluation.measure_latency &= !self.no_latency;
-        if let Some(ghn) = &self.ghn {
-            evaluation.ghn = match ghn.as_str() {
-                "bundled" => None,
-                file => Some(std::path::absolute(file).with_context(|| format!("--ghn {file}"))?),
-            };
+        if !self.warm_start.is_empty() {
+            settings.warm_start =
+                candidates::cells(&self.warm_start, self.warm_top).context("--warm-start")?;
         }
+        let evaluation = self.scoring.over(evaluation)?;
         settings.evaluation = evaluation_value(&evaluation).context("--ghn")?;
         Ok(settings)
     }
-
-    fn strategy_over(&self, base: StrategySettings) -> anyhow::Result<StrategySettings> {
-        let evolves = match (self.strategy, &base) {
-            (Some(StrategyName::Evolution), _) | (None, StrategySettings::Evolution { .. }) => true,
-            (Some(StrategyName::Random), _) | (None, StrategySettings::Random) => false,
-        };
-        if !evolves {
-            if self.population.is_some() || self.sample.is_some() {
-                bail!("--population and --sample need --strategy evolution");
-            }
-            return Ok(StrategySettings::Random);
-        }
-        let (population, sample) = match base {
-            StrategySettings::Evolution { population, sample } => (population, sample),
-            StrategySettings::Random => (RegularisedEvolution::POPULATION, RegularisedEvolution::SAMPLE),
-        };
-        let population = self.population.unwrap_or(population);
-        let sample = self.sample.unwrap_or_else(|| sample.min(population.max(1)));
-        Ok(StrategySettings::Evolution { population, sample })
-    }
 }
 
-fn set<T: Clone>(place: &mut T, given: &Option<T>) {
-    if let Some(value) = given {
-        *place = value.clone();
-    }
-}
-
-fn default_settings() -> anyhow::Result<SearchSettings> {
-    let evaluation = EvaluationSettings {
-        ghn: None,
-        images: "fashion-mnist".into(),
-        eval_images: 1024,
-        batch: 64,
-        noise_levels: vec![0.08],
-        noise_seed: 0,
-        latency_batch: 1,
-        latency_threads: 1,
-        measure_latency: true,
-    };
-    let (population, sample) = (RegularisedEvolution::POPULATION, RegularisedEvolution::SAMPLE);
+fn default_settings(objective: Option<&Objective>) -> anyhow::Result<SearchSettings> {
+    let objective = objective.map_or_else(|| Metric::Accuracy.name().parse(), |given| Ok(given.clone()))?;
     Ok(SearchSettings {
         space: space_value(&Space::find("small")?),
         seed: 0,
-        strategy: StrategySettings::Evolution { population, sample },
-        objective: Metric::Accuracy.name().parse()?,
+        strategy: default_strategy(&objective),
+        objective,
         limits: Limits::default(),
         lookahead: LOOKAHEAD,
-        evaluation: evaluation_value(&evaluation)?,
+        evaluation: evaluation_value(&default_evaluation())?,
+        warm_start: Vec::new(),
     })
 }
 
@@ -439,39 +361,11 @@ fn space_of(settings: &SearchSettings) -> anyhow::Result<Space> {
     Ok(Space::parse(Path::new("study.json: space"), text)?)
 }
 
-/// Evaluation settings with the checkpoint's SHA-256, so that another file of the same name is noticed.
-pub(super) fn evaluation_value(evaluation: &EvaluationSettings) -> anyhow::Result<serde_json::Value> {
-    let sha256 = match &evaluation.ghn {
-        None => None,
-        Some(path) => {
-            let bytes = std::fs::read(path).map_err(crate::Error::io("read", path))?;
-            Some(Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect::<String>())
-        }
-    };
-    Ok(json!({ "settings": serde_json::to_value(evaluation)?, "ghn_sha256": sha256 }))
-}
-
-/// The settings of a study's evaluation, with its checkpoint's SHA-256.
-pub(super) fn evaluation_of(
-    settings: &SearchSettings,
-) -> anyhow::Result<(EvaluationSettings, Option<String>)> {
-    let part = |key: &str| settings.evaluation.get(key).cloned().unwrap_or_default();
-    let evaluation = serde_json::from_value(part("settings")).context("study.json: evaluation settings")?;
-    Ok((evaluation, part("ghn_sha256").as_str().map(String::from)))
-}
-
 /// What can be wrong with settings before any file is read.
 fn check(settings: &SearchSettings, budget: Budget) -> anyhow::Result<()> {
     budget.check()?;
     settings.limits.check()?;
-    settings.strategy.build()?;
-    let (evaluation, _) = evaluation_of(settings)?;
-    let needs = |metric: Metric| settings.objective.uses(metric);
-    if !evaluation.measure_latency && (needs(Metric::Latency) || settings.limits.max_latency_ms.is_some()) {
-        bail!("--no-latency: the objective or --max-latency-ms needs the latency");
-    }
-    if evaluation.noise_levels.is_empty() && needs(Metric::Robustness) {
-        bail!("--noise none: the objective needs the accuracy under noise");
-    }
-    Ok(())
+    settings.strategy.build()?.check(settings.objective.count())?;
+    let (evaluation, _) = evaluation_of(&settings.evaluation)?;
+    measured(&evaluation, &settings.objective, &settings.limits)
 }

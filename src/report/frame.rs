@@ -3,10 +3,13 @@
 //! Accuracies are shares of 1, times end in their unit, and each noise level has the columns
 //! `accuracy_noise_<sd>` and `accuracy_noise_<sd>_se`.
 
+use super::pareto::fronts;
 use crate::score::NoiseScore;
+use crate::search::Objective;
 use crate::study::{Trial, utc};
 use crate::{Error, Result};
 use polars::prelude::{Column, DataFrame, NamedFrom, Series};
+use std::collections::BTreeMap;
 
 /// A frame of `trials` in the order given.
 ///
@@ -15,6 +18,32 @@ use polars::prelude::{Column, DataFrame, NamedFrom, Series};
 pub fn frame(trials: &[&Trial]) -> Result<DataFrame> {
     let columns = columns(trials)?;
     DataFrame::new(trials.len(), columns).map_err(frame_error)
+}
+
+/// A frame of all `trials` in their order; with several objectives a column `front` behind `objective`, 1 for the
+/// Pareto front.
+///
+/// # Errors
+/// As [`frame`].
+pub fn trials_frame(trials: &[Trial], objective: &Objective) -> Result<DataFrame> {
+    let trials_of: Vec<&Trial> = trials.iter().collect();
+    let mut frame = frame(&trials_of)?;
+    if objective.is_pareto() {
+        insert_fronts(&mut frame, &trials_of, &fronts(trials, objective))?;
+    }
+    Ok(frame)
+}
+
+/// Puts the column `front` behind `objective`.
+pub(super) fn insert_fronts(
+    frame: &mut DataFrame,
+    trials: &[&Trial],
+    fronts: &BTreeMap<u64, u64>,
+) -> Result<()> {
+    let place = frame.get_column_index("objective").map_or(0, |at| at + 1);
+    let values: Vec<Option<u64>> = trials.iter().map(|trial| fronts.get(&trial.number).copied()).collect();
+    frame.insert_column(place, Series::new("front".into(), values).into()).map_err(frame_error)?;
+    Ok(())
 }
 
 pub(super) fn frame_error(error: polars::prelude::PolarsError) -> Error {

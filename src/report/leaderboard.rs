@@ -1,16 +1,21 @@
 //! Leaderboards: finished trials from best to worst, then the others.
 
-use super::frame::{frame, frame_error};
+use super::frame::{frame, frame_error, insert_fronts};
+use super::pareto::fronts;
+use super::table::{aligned, count_of, or_dash, percent, with_prefix};
+use crate::search::Objective;
 use crate::study::{Trial, TrialState};
 use crate::{Error, Result};
 use polars::prelude::{DataFrame, NamedFrom, Series};
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::str::FromStr;
 
 /// What a leaderboard is sorted by, best first: gains descend, costs ascend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SortKey {
-    /// Objective value, descending.
+    /// Objective value, descending; with several objectives the number of the front, ascending, then the first
+    /// objective.
     Objective,
     /// Clean accuracy, descending.
     Accuracy,
@@ -92,21 +97,49 @@ pub struct Leaderboard<'a> {
     trials: Vec<&'a Trial>,
     /// Finished trials, which stand first and have ranks.
     ranked: usize,
+    /// With several objectives, the front of each finished trial.
+    fronts: Option<BTreeMap<u64, u64>>,
 }
 
 impl<'a> Leaderboard<'a> {
-    /// Sorts trials: finished ones by `key`, those without that score behind them, then trials that did not
-    /// finish. Equal trials stand in the order of their numbers.
+    /// Sorts trials of one objective: finished ones by `key`, those without that score behind them, then trials that
+    /// did not finish. Equal trials stand in the order of their numbers.
     pub fn new(trials: &'a [Trial], key: SortKey) -> Leaderboard<'a> {
+        Leaderboard::sorted(trials, |trial| key.merit(trial).map(|merit| [merit, 0.0]), None)
+    }
+
+    /// As [`Leaderboard::new`], and with several objectives the front of each trial is shown and sorted by.
+    pub fn of(trials: &'a [Trial], key: SortKey, objective: &Objective) -> Leaderboard<'a> {
+        if !objective.is_pareto() {
+            return Leaderboard::new(trials, key);
+        }
+        let fronts = fronts(trials, objective);
+        let merit = |trial: &Trial| match key {
+            SortKey::Objective => {
+                let first = objective.merits(&trial.scores).ok()?[0];
+                Some([-(*fronts.get(&trial.number)? as f64), first])
+            }
+            _ => key.merit(trial).map(|merit| [merit, 0.0]),
+        };
+        Leaderboard::sorted(trials, merit, Some(fronts.clone()))
+    }
+
+    fn sorted(
+        trials: &'a [Trial],
+        merit: impl Fn(&Trial) -> Option<[f64; 2]>,
+        fronts: Option<BTreeMap<u64, u64>>,
+    ) -> Leaderboard<'a> {
         let (mut finished, others): (Vec<&Trial>, Vec<&Trial>) =
             trials.iter().partition(|trial| trial.state == TrialState::Finished);
-        finished.sort_by(|a, b| match (key.merit(a), key.merit(b)) {
-            (Some(x), Some(y)) => y.total_cmp(&x).then(a.number.cmp(&b.number)),
+        finished.sort_by(|a, b| match (merit(a), merit(b)) {
+            (Some(x), Some(y)) => {
+                y[0].total_cmp(&x[0]).then(y[1].total_cmp(&x[1])).then(a.number.cmp(&b.number))
+            }
             (x, y) => y.is_some().cmp(&x.is_some()).then(a.number.cmp(&b.number)),
         });
         let ranked = finished.len();
         finished.extend(others);
-        Leaderboard { trials: finished, ranked }
+        Leaderboard { trials: finished, ranked, fronts }
     }
 
     /// The finished trials, best first.
@@ -120,6 +153,9 @@ impl<'a> Leaderboard<'a> {
     /// See [`frame`].
     pub fn frame(&self) -> Result<DataFrame> {
         let mut frame = frame(&self.trials)?;
+        if let Some(fronts) = &self.fronts {
+            insert_fronts(&mut frame, &self.trials, fronts)?;
+        }
         let ranks: Vec<Option<u64>> =
             (0..self.trials.len()).map(|i| (i < self.ranked).then_some(i as u64 + 1)).collect();
         frame.insert_column(0, Series::new("rank".into(), ranks).into()).map_err(frame_error)?;
@@ -131,7 +167,7 @@ impl<'a> Leaderboard<'a> {
         let header = [
             "rank",
             "trial",
-            "objective",
+            if self.fronts.is_some() { "front" } else { "objective" },
             "accuracy",
             "robustness",
             "latency",
@@ -143,7 +179,6 @@ impl<'a> Leaderboard<'a> {
         let mut rows = vec![header.map(String::from)];
         for (i, trial) in self.ranked().iter().take(top).enumerate() {
             let scores = &trial.scores;
-            let percent = |share: f64| format!("{:.2} %", 100.0 * share);
             let accuracy = match (scores.accuracy, scores.accuracy_se) {
                 (Some(share), Some(se)) => format!("{:.2} ± {:.2} %", 100.0 * share, 100.0 * se),
                 (share, _) => or_dash(share.map(percent)),
@@ -151,7 +186,10 @@ impl<'a> Leaderboard<'a> {
             rows.push([
                 (i + 1).to_string(),
                 trial.number.to_string(),
-                or_dash(trial.value.map(|value| format!("{value:.4}"))),
+                or_dash(match &self.fronts {
+                    Some(fronts) => fronts.get(&trial.number).map(u64::to_string),
+                    None => trial.value.map(|value| format!("{value:.4}")),
+                }),
                 accuracy,
                 or_dash(scores.robustness.map(percent)),
                 or_dash(scores.latency_ms.map(|ms| format!("{ms:.2} ms"))),
@@ -161,46 +199,19 @@ impl<'a> Leaderboard<'a> {
                 network(trial),
             ]);
         }
-        let mut text = String::new();
-        if self.ranked > 0 {
-            let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-            let widths: Vec<usize> = (0..header.len()).map(width).collect();
-            for row in &rows {
-                let mut line = String::new();
-                for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
-                    let gap = if column == 0 { "" } else { "  " };
-                    // Numbers align to the right, the last two columns are words.
-                    let _ = if column + 2 < header.len() {
-                        write!(line, "{gap}{cell:>width$}")
-                    } else {
-                        write!(line, "{gap}{cell:<width$}")
-                    };
-                }
-                text += line.trim_end();
-                text.push('\n');
-            }
-        }
+        let mut text = if self.ranked > 0 { aligned(&rows, 2) } else { String::new() };
         let count = |state: TrialState| self.trials.iter().filter(|trial| trial.state == state).count();
-        let mut counts = format!("{} trials: {} finished", self.trials.len(), self.ranked);
+        let mut counts = format!("{}: {} finished", count_of(self.trials.len(), "trial"), self.ranked);
         for state in [TrialState::Failed, TrialState::Rejected, TrialState::Running] {
             if count(state) > 0 {
                 let _ = write!(counts, ", {} {}", count(state), state.name());
             }
         }
-        text + &counts + "\n"
-    }
-}
-
-fn or_dash(text: Option<String>) -> String {
-    text.unwrap_or_else(|| "-".into())
-}
-
-fn with_prefix(count: u64) -> String {
-    match count {
-        0..1_000 => count.to_string(),
-        1_000..1_000_000 => format!("{:.1} k", count as f64 / 1e3),
-        1_000_000..1_000_000_000 => format!("{:.2} M", count as f64 / 1e6),
-        _ => format!("{:.2} G", count as f64 / 1e9),
+        if let Some(fronts) = &self.fronts {
+            let _ = write!(counts, ", {} on the Pareto front", fronts.values().filter(|&&f| f == 1).count());
+        }
+        text += &counts;
+        text + "\n"
     }
 }
 

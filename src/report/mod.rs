@@ -4,6 +4,7 @@
 //! [`Leaderboard`]s as text, CSV and Parquet; plots as PNG and SVG; drawings of cells; one HTML page that holds all
 //! of it ([`write_report`]). Files are written whole or not at all.
 
+mod anytime;
 mod canvas;
 mod cells;
 mod evaluation;
@@ -11,21 +12,24 @@ mod files;
 mod frame;
 mod html;
 mod leaderboard;
+mod measure;
 mod network_training;
 mod noise;
 mod pareto;
 mod plots;
 mod progress;
+pub(crate) mod table;
 mod training;
 
+pub use anytime::{Run, anytime, common_objective, write_anytime};
 pub use cells::genotype_svg;
 pub use evaluation::evaluation_plot;
 pub use files::{write_csv, write_parquet};
-pub use frame::frame;
+pub use frame::{frame, trials_frame};
 pub use html::{ReportedStudy, obstacles_to_control, report_page, write_report};
 pub use leaderboard::{Leaderboard, SortKey};
+pub use pareto::{fronts, pareto_front};
 pub use network_training::network_training_plot;
-pub use pareto::pareto_front;
 pub use plots::{Plots, write_plots, write_results};
 pub use training::training_plot;
 

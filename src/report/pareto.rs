@@ -1,17 +1,25 @@
-//! Accuracy against latency, with the Pareto front.
+//! One score against another, with the Pareto front.
 
 use super::canvas::{Axis, BLUE, Canvas, Drawn, Figure, GREY, Mark, ORANGE, RED_STAR, opacity};
+use super::measure::Measure;
+use crate::search::{self, Metric, Objective};
 use crate::study::{Trial, TrialState};
 use plotters::prelude::{Color, DrawingBackend};
+use std::collections::BTreeMap;
 
-#[derive(Clone, Copy)]
-struct Point {
-    trial: u64,
-    latency_ms: f64,
-    /// Per cent.
-    accuracy: f64,
-    /// Per cent.
-    se: Option<f64>,
+/// The number of the front of every finished trial by the trial's number, from 1: trials of front 1, the Pareto
+/// front, are dominated by nobody, those of front 2 only by front 1, and so on. Nothing if there is one objective.
+pub fn fronts(trials: &[Trial], objective: &Objective) -> BTreeMap<u64, u64> {
+    if !objective.is_pareto() {
+        return BTreeMap::new();
+    }
+    let finished = trials.iter().filter(|trial| trial.state == TrialState::Finished);
+    let merits: Vec<(u64, Vec<f64>)> = finished
+        .filter_map(|trial| Some((trial.number, objective.merits(&trial.scores).ok()?)))
+        .collect();
+    let slices: Vec<&[f64]> = merits.iter().map(|(_, merits)| merits.as_slice()).collect();
+    let numbers = merits.iter().map(|(number, _)| *number);
+    numbers.zip(search::fronts(&slices).into_iter().map(|front| front as u64 + 1)).collect()
 }
 
 /// The trials whose accuracy no trial with at most their latency reaches.
@@ -36,34 +44,74 @@ pub fn pareto_front(trials: &[Trial]) -> Vec<&Trial> {
     candidates.into_iter().map(|(_, _, trial)| trial).collect()
 }
 
-/// Accuracy against latency.
+#[derive(Clone, Copy)]
+struct Point {
+    trial: u64,
+    x: f64,
+    y: f64,
+    /// Standard error of y.
+    se: Option<f64>,
+}
+
+/// Two scores of all candidates.
 pub(super) struct ParetoFigure {
+    x: (Metric, Measure),
+    y: (Metric, Measure),
     finished: Vec<Point>,
     over_limit: Vec<Point>,
+    /// In the order of x.
     front: Vec<Point>,
+    /// Whether these two scores alone decide who is on the front.
+    is_whole_front: bool,
     winner: Option<Point>,
     explanation: String,
 }
 
-fn point(trial: &Trial) -> Option<Point> {
+fn point(trial: &Trial, x: &(Metric, Measure), y: &(Metric, Measure)) -> Option<Point> {
+    let se = trial.scores.accuracy_se.filter(|_| y.0 == Metric::Accuracy);
     Some(Point {
         trial: trial.number,
-        latency_ms: trial.scores.latency_ms?,
-        accuracy: 100.0 * trial.scores.accuracy?,
-        se: trial.scores.accuracy_se.map(|se| 100.0 * se),
+        x: x.1.factor * x.0.of(&trial.scores)?,
+        y: y.1.factor * y.0.of(&trial.scores)?,
+        se: se.map(|se| y.1.factor * se),
     })
 }
 
 impl ParetoFigure {
-    /// Nothing if no finished trial has both scores.
-    pub(super) fn new(trials: &[Trial], winner: Option<&Trial>) -> Option<ParetoFigure> {
+    /// Accuracy against latency; nothing if no finished trial has both. The front is that of several objectives, if
+    /// there are any, else that of these two scores.
+    pub(super) fn accuracy_latency(
+        trials: &[Trial],
+        objective: &Objective,
+        winner: Option<&Trial>,
+    ) -> Option<ParetoFigure> {
+        if objective.is_pareto() {
+            return ParetoFigure::new(trials, objective, Metric::Accuracy, Metric::Latency);
+        }
+        let pair = "accuracy,latency".parse().ok()?;
+        let mut figure = ParetoFigure::new(trials, &pair, Metric::Accuracy, Metric::Latency)?;
+        // Among equals the first stands for all.
+        let front: Vec<u64> = pareto_front(trials).iter().map(|trial| trial.number).collect();
+        figure.front.retain(|p| front.contains(&p.trial));
+        figure.winner = winner.and_then(|winner| point(winner, &figure.x, &figure.y));
+        Some(figure)
+    }
+
+    /// The front of several objectives in the plane of two scores, if a finished trial has both.
+    pub(super) fn new(trials: &[Trial], objective: &Objective, y: Metric, x: Metric) -> Option<ParetoFigure> {
+        let is_whole_front = objective.count() == 2 && objective.uses(x) && objective.uses(y);
+        let (x, y) = ((x, Measure::of(x)), (y, Measure::of(y)));
         let of_state = |state: TrialState| -> Vec<Point> {
-            trials.iter().filter(|trial| trial.state == state).filter_map(point).collect()
+            trials.iter().filter(|trial| trial.state == state).filter_map(|t| point(t, &x, &y)).collect()
         };
         let finished = of_state(TrialState::Finished);
         let first = trials.iter().find(|trial| trial.number == finished.first().map_or(0, |p| p.trial))?;
         let mut explanation = format!("{} finished candidates", finished.len());
-        if let (Some(batch), Some(threads)) = (first.scores.latency_batch, first.scores.latency_threads) {
+        if let (Some(batch), Some(threads), true) = (
+            first.scores.latency_batch,
+            first.scores.latency_threads,
+            [x.0, y.0].contains(&Metric::Latency),
+        ) {
             let plural = |n: u64| if n == 1 { "" } else { "s" };
             explanation += &format!(
                 "; latency: median forward pass of {batch} image{} on {threads} thread{}",
@@ -71,62 +119,81 @@ impl ParetoFigure {
                 plural(threads)
             );
         }
-        if let Some(images) = first.scores.images {
+        if let Some(images) = first.scores.images.filter(|_| y.0 == Metric::Accuracy) {
             explanation += &format!("; accuracy on {images} images, bars: ±1 s.e.");
         }
-        let figure = ParetoFigure {
-            over_limit: of_state(TrialState::Rejected),
-            front: pareto_front(trials).into_iter().filter_map(point).collect(),
-            winner: winner.and_then(point),
-            explanation,
-            finished,
-        };
+        let fronts = fronts(trials, objective);
+        let mut front: Vec<Point> =
+            finished.iter().filter(|p| fronts.get(&p.trial) == Some(&1)).copied().collect();
+        front.sort_by(|a, b| a.x.total_cmp(&b.x).then(a.y.total_cmp(&b.y)).then(a.trial.cmp(&b.trial)));
+        let over_limit = of_state(TrialState::Rejected);
+        let figure =
+            ParetoFigure { over_limit, front, is_whole_front, winner: None, explanation, finished, x, y };
         (!figure.finished.is_empty()).then_some(figure)
+    }
+
+    /// The border of what the front dominates.
+    fn stairs(&self, x: &Axis) -> Vec<(f64, f64)> {
+        let is_cost = self.x.0.is_cost();
+        let mut stairs: Vec<(f64, f64)> = Vec::new();
+        for p in &self.front {
+            match stairs.last() {
+                Some(last) if is_cost => stairs.push((p.x, last.1)),
+                Some(last) => stairs.push((last.0, p.y)),
+                None if is_cost => {}
+                None => stairs.push((x.range.start, p.y)),
+            }
+            stairs.push((p.x, p.y));
+        }
+        if is_cost {
+            stairs.extend(stairs.last().map(|last| (x.range.end, last.1)));
+        }
+        stairs
     }
 }
 
 impl Figure for ParetoFigure {
     fn draw<DB: DrawingBackend>(&self, canvas: &Canvas<DB>) -> Drawn {
         let all = || self.finished.iter().chain(&self.over_limit);
-        let x = Axis::around("Latency (ms)", all().map(|p| p.latency_ms), 0.0..f64::INFINITY);
+        let x = Axis::around(self.x.1.label, all().map(|p| p.x), self.x.1.bounds.clone());
         let reach = |p: &Point| {
             let se = p.se.unwrap_or(0.0);
-            [p.accuracy - se, p.accuracy + se]
+            [p.y - se, p.y + se]
         };
-        let y = Axis::around("Accuracy (%)", all().flat_map(reach), 0.0..100.0);
+        let y = Axis::around(self.y.1.label, all().flat_map(reach), self.y.1.bounds.clone());
         let faint = opacity(self.finished.len());
         let dot = Mark::Dot(BLUE.mix(faint), 3.6);
         let cross = Mark::Cross(GREY.mix(0.8), 3.2);
         let line = Mark::Line(ORANGE.mix(1.0));
+        let front_dot = Mark::Dot(ORANGE.mix(1.0), 4.8);
         let mut legend = vec![(dot, "candidate".to_string())];
         if !self.over_limit.is_empty() {
             legend.push((cross, "over a limit".into()));
         }
-        legend.push((line, "Pareto front".into()));
+        match self.is_whole_front {
+            true => legend.push((line, "Pareto front".into())),
+            false => legend.push((front_dot, "Pareto front of all objectives".into())),
+        }
         if let Some(best) = self.winner {
-            let text =
-                format!("best: trial {} ({:.1} %, {:.2} ms)", best.trial, best.accuracy, best.latency_ms);
+            let (x, y) = (self.x.1.suffix, self.y.1.suffix);
+            let text = format!("best: trial {} ({:.1}{y}, {:.2}{x})", best.trial, best.y, best.x);
             legend.push((RED_STAR, text));
         }
-        canvas.head("Accuracy against latency", &self.explanation, &legend)?;
+        let mut title = format!("{} against {}", self.y.1.name, self.x.1.name);
+        title[..1].make_ascii_uppercase();
+        canvas.head(&title, &self.explanation, &legend)?;
         let body = canvas.body();
         let mut chart = canvas.chart(&body, &x, &y)?;
-        let bar = |p: &Point| Some((p.latency_ms, p.accuracy - p.se?, p.accuracy + p.se?));
-        let place = |points: &[Point]| -> Vec<(f64, f64)> {
-            points.iter().map(|p| (p.latency_ms, p.accuracy)).collect()
-        };
+        let bar = |p: &Point| Some((p.x, p.y - p.se?, p.y + p.se?));
+        let place = |points: &[Point]| -> Vec<(f64, f64)> { points.iter().map(|p| (p.x, p.y)).collect() };
         canvas.points(&mut chart, cross, &place(&self.over_limit))?;
         canvas.bars(&mut chart, BLUE.mix(0.4 * faint), &y, self.finished.iter().filter_map(bar))?;
         canvas.points(&mut chart, dot, &place(&self.finished))?;
-        let mut stairs: Vec<(f64, f64)> = Vec::new();
-        for p in &self.front {
-            stairs.extend(stairs.last().map(|last| (p.latency_ms, last.1)));
-            stairs.push((p.latency_ms, p.accuracy));
+        if self.is_whole_front {
+            canvas.points(&mut chart, line, &self.stairs(&x))?;
         }
-        stairs.extend(stairs.last().map(|last| (x.range.end, last.1)));
-        canvas.points(&mut chart, line, &stairs)?;
         canvas.bars(&mut chart, ORANGE.mix(0.8), &y, self.front.iter().filter_map(bar))?;
-        canvas.points(&mut chart, Mark::Dot(ORANGE.mix(1.0), 4.8), &place(&self.front))?;
+        canvas.points(&mut chart, front_dot, &place(&self.front))?;
         canvas.points(&mut chart, RED_STAR, &place(self.winner.as_slice()))
     }
 }

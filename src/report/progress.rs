@@ -1,7 +1,8 @@
 //! The best candidate so far, over trials and over time.
 
 use super::canvas::{Axis, BLUE, Canvas, Drawn, Figure, Mark, ORANGE, RED_STAR, opacity};
-use crate::search::{Metric, Objective};
+use super::measure::Measure;
+use crate::search::Objective;
 use crate::study::{Trial, TrialState};
 use plotters::prelude::{Color, DrawingBackend};
 use std::ops::Range;
@@ -34,14 +35,10 @@ impl Shown {
             suffix,
         };
         match objective.terms() {
-            [(metric, weight)] if weight.abs() == 1.0 => match metric {
-                Metric::Accuracy => shown("Accuracy (%)", 100.0, 0.0..100.0, " %"),
-                Metric::Robustness => shown("Accuracy under noise (%)", 100.0, 0.0..100.0, " %"),
-                Metric::Latency => shown("Latency (ms)", -1.0, 0.0..f64::INFINITY, " ms"),
-                Metric::Loss => shown("Cross entropy (nats)", -1.0, 0.0..f64::INFINITY, ""),
-                Metric::Params => shown("Parameters (millions)", -1.0, 0.0..f64::INFINITY, " M"),
-                Metric::Macs => shown("Multiply-accumulates (millions)", -1.0, 0.0..f64::INFINITY, " M"),
-            },
+            [(metric, weight)] if weight.abs() == 1.0 => {
+                let measure = Measure::of(*metric);
+                shown(measure.label, weight.signum() * measure.factor, measure.bounds, measure.suffix)
+            }
             _ => shown("Objective", 1.0, any, ""),
         }
     }

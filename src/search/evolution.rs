@@ -10,17 +10,13 @@
 //! already known is mutated further and finally replaced by a random draw, since known candidates are not
 //! evaluated again.
 
+use super::strategy::{mutant, needs_one_objective};
 use super::{Outcome, Proposals, Strategy};
 use crate::space::CellArchitecture;
 use crate::{Error, Result};
 use rand::seq::index;
 use rand_chacha::ChaCha8Rng;
 use std::collections::VecDeque;
-
-/// Proposals after which a known mutant gains one more mutation.
-const ATTEMPTS_PER_MUTATION: u32 = 8;
-/// Known mutants after which a trial draws at random.
-const ATTEMPTS_BEFORE_RANDOM: u32 = 64;
 
 struct Member {
     trial: u64,
@@ -70,22 +66,18 @@ impl RegularisedEvolution {
 }
 
 impl Strategy for RegularisedEvolution {
+    fn check(&self, merits: usize) -> Result<()> {
+        needs_one_objective("evolution", merits)
+    }
+
     fn ask(&self, space: &dyn Proposals, attempt: u32, rng: &mut ChaCha8Rng) -> Result<CellArchitecture> {
-        let warm = self.members.len() >= self.capacity;
-        match self.parent(rng).filter(|_| warm && attempt < ATTEMPTS_BEFORE_RANDOM) {
-            Some(parent) => {
-                let mut child = space.mutate(&parent.arch, rng)?;
-                for _ in 0..attempt / ATTEMPTS_PER_MUTATION {
-                    child = space.mutate(&child, rng)?;
-                }
-                Ok(child)
-            }
-            None => space.sample(rng),
-        }
+        let is_full = self.members.len() >= self.capacity;
+        let parent = self.parent(rng).filter(|_| is_full);
+        mutant(space, parent.map(|member| &member.arch), attempt, rng)
     }
 
     fn tell(&mut self, outcome: Outcome<'_>) {
-        let Some(value) = outcome.value else { return };
+        let Some(value) = outcome.merits.map(|merits| merits[0]) else { return };
         self.members.push_back(Member { trial: outcome.trial, arch: outcome.arch.clone(), value });
         if self.members.len() > self.capacity {
             self.members.pop_front();

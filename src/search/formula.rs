@@ -56,6 +56,25 @@ impl Proposals for FormulaSpace {
         Ok(child)
     }
 
+    fn crossover(
+        &self,
+        a: &CellArchitecture,
+        b: &CellArchitecture,
+        rng: &mut ChaCha8Rng,
+    ) -> Result<CellArchitecture> {
+        let mut child = a.clone();
+        if rng.random_bool(0.5) {
+            child.channels = b.channels;
+        }
+        if rng.random_bool(0.5) {
+            child.n_cells = b.n_cells;
+        }
+        if rng.random_bool(0.5) {
+            child.genotype = b.genotype.clone();
+        }
+        Ok(child)
+    }
+
     fn hash(&self, arch: &CellArchitecture) -> String {
         format!("{:08x}{:04x}{:04x}", arch.genotype.normal[0].0 as u32, arch.channels, arch.n_cells)
     }

@@ -10,14 +10,20 @@
 mod budget;
 mod evolution;
 mod limits;
+mod local;
+mod nsga2;
 mod objective;
+mod pareto;
 mod random;
 mod strategy;
 
 pub use budget::{Budget, StopReason};
 pub use evolution::RegularisedEvolution;
 pub use limits::Limits;
+pub use local::LocalSearch;
+pub use nsga2::Nsga2;
 pub use objective::{Metric, Objective};
+pub use pareto::{Front, crowding, dominates, fronts, hypervolume};
 pub use random::Random;
 pub use strategy::{Outcome, Proposals, Strategy, StrategySettings, proposal_rng, trial_seed};
 
@@ -35,5 +41,7 @@ pub trait Evaluator: Sync {
 
 #[cfg(test)]
 pub(crate) mod formula;
+#[cfg(test)]
+mod contract;
 #[cfg(test)]
 mod tests;

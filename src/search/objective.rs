@@ -1,6 +1,9 @@
-//! Objectives: one number for a candidate's scores, higher is better.
+//! Objectives: what makes a candidate good, from its scores.
 //!
-//! In: text such as `accuracy`, `latency` or `accuracy=1,robustness=0.5,latency=-0.01`. Out: a weighted sum.
+//! In: text. `accuracy` or `latency` is one score; `accuracy=1,robustness=0.5,latency=-0.01` is one weighted sum;
+//! `accuracy,latency`, several names without any weight, are several objectives, whose best compromises (the
+//! Pareto front) are searched for. Out: a candidate's merits, one number for each objective, higher is better.
+//!
 //! Gains (accuracy, robustness) take positive weights; costs (latency, loss, params, macs) take negative ones,
 //! and a name without a weight means 1 for a gain and -1 for a cost, so `latency` alone is minimised.
 
@@ -62,18 +65,21 @@ impl Metric {
     }
 }
 
-/// Weighted sum of metrics, to be maximised.
+/// A weighted sum of metrics, to be maximised; or several metrics, of which the Pareto front is wanted.
 ///
 /// ```
 /// use foretell::{score::Scores, search::Objective};
 /// let objective: Objective = "accuracy=1,latency=-0.01".parse().unwrap();
 /// let scores = Scores { accuracy: Some(0.75), latency_ms: Some(5.0), ..Scores::default() };
-/// assert_eq!(objective.value(&scores).unwrap(), 0.75 - 0.05);
+/// assert_eq!(objective.merits(&scores).unwrap(), [0.75 - 0.05]);
+/// let objective: Objective = "accuracy,latency".parse().unwrap();
+/// assert_eq!(objective.merits(&scores).unwrap(), [0.75, -5.0]);
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Objective {
     terms: Vec<(Metric, f64)>,
+    is_pareto: bool,
 }
 
 impl Objective {
@@ -87,22 +93,34 @@ impl Objective {
         self.terms.iter().any(|term| term.0 == metric)
     }
 
-    /// The sum for `scores`.
+    /// Whether there are several objectives instead of one sum.
+    pub fn is_pareto(&self) -> bool {
+        self.is_pareto
+    }
+
+    /// How many merits a candidate has.
+    pub fn count(&self) -> usize {
+        if self.is_pareto { self.terms.len() } else { 1 }
+    }
+
+    /// What `scores` are worth, higher is better: the sum, or each of several objectives.
     ///
     /// # Errors
-    /// A metric of the objective was not measured, or the sum is not finite.
-    pub fn value(&self, scores: &Scores) -> Result<f64> {
-        let mut sum = 0.0;
-        for &(metric, weight) in &self.terms {
-            let value = metric.of(scores).ok_or_else(|| {
-                Error::Config(format!("the objective needs {}, which was not measured", metric.name()))
-            })?;
-            sum += weight * value;
+    /// A metric of the objective was not measured, or a merit is not finite.
+    pub fn merits(&self, scores: &Scores) -> Result<Vec<f64>> {
+        let parts = self.terms.iter().map(|&(metric, weight)| match metric.of(scores) {
+            Some(value) => Ok(weight * value),
+            None => Err(Error::Config(format!(
+                "the objective needs {}, which was not measured",
+                metric.name()
+            ))),
+        });
+        let parts = parts.collect::<Result<Vec<f64>>>()?;
+        let merits = if self.is_pareto { parts } else { vec![parts.iter().sum()] };
+        match merits.iter().find(|merit| !merit.is_finite()) {
+            Some(merit) => Err(Error::NonFinite(format!("the objective {self} is {merit}"))),
+            None => Ok(merits),
         }
-        if !sum.is_finite() {
-            return Err(Error::NonFinite(format!("the objective {self} is {sum}")));
-        }
-        Ok(sum)
     }
 }
 
@@ -112,6 +130,7 @@ impl FromStr for Objective {
     fn from_str(text: &str) -> Result<Objective> {
         let wrong = |reason: String| Error::Config(format!("objective \"{text}\": {reason}"));
         let mut terms: Vec<(Metric, f64)> = Vec::new();
+        let mut is_weighted = false;
         for part in text.split(',') {
             let (name, weight) = match part.split_once('=') {
                 Some((name, weight)) => (name.trim(), Some(weight.trim())),
@@ -121,6 +140,7 @@ impl FromStr for Objective {
                 let known = Metric::ALL.map(Metric::name).join(", ");
                 wrong(format!("unknown score \"{name}\"; known are {known}"))
             })?;
+            is_weighted |= weight.is_some();
             let sign = if metric.is_cost() { -1.0 } else { 1.0 };
             let weight: f64 = match weight {
                 None => sign,
@@ -139,17 +159,23 @@ impl FromStr for Objective {
             }
             terms.push((metric, weight));
         }
-        Ok(Objective { terms })
+        let is_pareto = terms.len() > 1 && !is_weighted;
+        Ok(Objective { terms, is_pareto })
     }
 }
 
 impl fmt::Display for Objective {
-    /// Writes what parses to the same objective; a lone metric of weight 1 or -1 by its name only.
+    /// Writes what parses to the same objective; a lone metric of weight 1 or -1, and several objectives, by their
+    /// names only.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let [(metric, weight)] = self.terms[..]
             && weight.abs() == 1.0
         {
             return f.write_str(metric.name());
+        }
+        if self.is_pareto {
+            let names: Vec<&str> = self.terms.iter().map(|term| term.0.name()).collect();
+            return f.write_str(&names.join(","));
         }
         for (i, (metric, weight)) in self.terms.iter().enumerate() {
             let comma = if i > 0 { "," } else { "" };

@@ -1,7 +1,7 @@
 //! The ask/tell interface of strategies, and how each trial's randomness derives from the study's seed.
 
-use super::{Random, RegularisedEvolution};
-use crate::Result;
+use super::{LocalSearch, Nsga2, Random, RegularisedEvolution};
+use crate::{Error, Result};
 use crate::space::{CellArchitecture, Space, arch_hash};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -14,6 +14,14 @@ pub trait Proposals: Sync {
 
     /// A random neighbour of `parent`.
     fn mutate(&self, parent: &CellArchitecture, rng: &mut ChaCha8Rng) -> Result<CellArchitecture>;
+
+    /// A random child of two parents.
+    fn crossover(
+        &self,
+        a: &CellArchitecture,
+        b: &CellArchitecture,
+        rng: &mut ChaCha8Rng,
+    ) -> Result<CellArchitecture>;
 
     /// Stable hash under which equivalent architectures are equal, in hexadecimal.
     fn hash(&self, arch: &CellArchitecture) -> String;
@@ -28,6 +36,15 @@ impl Proposals for Space {
         Space::mutate(self, parent, rng)
     }
 
+    fn crossover(
+        &self,
+        a: &CellArchitecture,
+        b: &CellArchitecture,
+        rng: &mut ChaCha8Rng,
+    ) -> Result<CellArchitecture> {
+        Space::crossover(self, a, b, rng)
+    }
+
     fn hash(&self, arch: &CellArchitecture) -> String {
         arch_hash(arch).to_string()
     }
@@ -40,14 +57,26 @@ pub struct Outcome<'a> {
     pub trial: u64,
     /// Its architecture.
     pub arch: &'a CellArchitecture,
-    /// Its objective value, higher is better; `None` for a failed or rejected candidate.
-    pub value: Option<f64>,
+    /// How good it is in each objective, higher is better; `None` for a failed or rejected candidate.
+    pub merits: Option<&'a [f64]>,
+    /// How many outcomes the strategy knew when it chose the candidate; `None` for one that was given to start
+    /// from.
+    pub chosen_after: Option<u64>,
 }
 
 /// Chooses the next candidate.
 ///
 /// Trials are told in the order of their numbers, failed and rejected ones included.
 pub trait Strategy: Send {
+    /// Checks that it can search for so many objectives at once.
+    ///
+    /// # Errors
+    /// It takes one only.
+    fn check(&self, merits: usize) -> Result<()> {
+        let _ = merits;
+        Ok(())
+    }
+
     /// Proposes a candidate. `attempt` counts the proposals of the same trial that were already known, so that a
     /// strategy can widen its aim; `rng` is the trial's own.
     fn ask(&self, space: &dyn Proposals, attempt: u32, rng: &mut ChaCha8Rng) -> Result<CellArchitecture>;
@@ -69,20 +98,78 @@ pub enum StrategySettings {
         /// Candidates drawn from the population, the best of which is the parent.
         sample: usize,
     },
+    /// Hill climbing with restarts.
+    Local {
+        /// Random candidates, the best of which is climbed from.
+        starts: usize,
+        /// Neighbours without success after which it starts anew.
+        neighbours: usize,
+    },
+    /// Non-dominated sorting genetic algorithm, for several objectives.
+    Nsga2 {
+        /// Parents, and children of a generation.
+        population: usize,
+    },
 }
 
 impl StrategySettings {
     /// Builds the strategy in its initial state.
     ///
     /// # Errors
-    /// A population below 2, or a sample outside `1..=population`.
+    /// A setting out of its range, such as a population below 2.
     pub fn build(&self) -> Result<Box<dyn Strategy>> {
         Ok(match *self {
             StrategySettings::Random => Box::new(Random),
             StrategySettings::Evolution { population, sample } => {
                 Box::new(RegularisedEvolution::new(population, sample)?)
             }
+            StrategySettings::Local { starts, neighbours } => Box::new(LocalSearch::new(starts, neighbours)?),
+            StrategySettings::Nsga2 { population } => Box::new(Nsga2::new(population)?),
         })
+    }
+
+    /// The name used on the command line.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            StrategySettings::Random => "random",
+            StrategySettings::Evolution { .. } => "evolution",
+            StrategySettings::Local { .. } => "local",
+            StrategySettings::Nsga2 { .. } => "nsga2",
+        }
+    }
+}
+
+/// Proposals after which a known mutant gains one more mutation.
+const ATTEMPTS_PER_MUTATION: u32 = 8;
+/// Known mutants after which a trial draws at random.
+pub(super) const ATTEMPTS_BEFORE_RANDOM: u32 = 64;
+
+/// A mutant of `parent`, the further away the more of them were known; a random draw without a parent and after
+/// many attempts.
+pub(super) fn mutant(
+    space: &dyn Proposals,
+    parent: Option<&CellArchitecture>,
+    attempt: u32,
+    rng: &mut ChaCha8Rng,
+) -> Result<CellArchitecture> {
+    let Some(parent) = parent.filter(|_| attempt < ATTEMPTS_BEFORE_RANDOM) else {
+        return space.sample(rng);
+    };
+    let mut child = space.mutate(parent, rng)?;
+    for _ in 0..attempt / ATTEMPTS_PER_MUTATION {
+        child = space.mutate(&child, rng)?;
+    }
+    Ok(child)
+}
+
+/// Refuses several objectives on behalf of a strategy for one.
+pub(super) fn needs_one_objective(name: &str, merits: usize) -> Result<()> {
+    match merits {
+        0 | 1 => Ok(()),
+        _ => Err(Error::Config(format!(
+            "--strategy {name} takes one objective, found {merits}: give weights, as in \
+             accuracy=1,latency=-0.01, or take --strategy nsga2"
+        ))),
     }
 }
 

@@ -2,12 +2,13 @@
 //!
 //! Trial `n` is chosen when the strategy has been told exactly the trials up to `n - lookahead`, whatever the
 //! number of workers and whenever their results come in. So the trials depend on the settings alone, and workers
-//! change only the time. A candidate is recorded before it is evaluated and its outcome as soon as it is known.
+//! change only the time. Latencies are measured, so under an objective that holds one the trials depend on the
+//! machine's times too; a resumed search goes on from the recorded ones. A candidate is recorded before it is evaluated and its outcome as soon as it is known.
 
-use super::{Event, Study, TrialState, now_ms};
+use super::{Event, SettingsDigest, Study, TrialState, now_ms};
 use crate::score::Scores;
 use crate::search::{
-    Budget, Evaluator, Limits, Objective, Outcome, Proposals, StopReason, Strategy, proposal_rng, trial_seed,
+    Budget, Evaluator, Front, Limits, Objective, Outcome, Proposals, StopReason, Strategy, proposal_rng, trial_seed,
 };
 use crate::space::CellArchitecture;
 use crate::{Error, Result};
@@ -34,6 +35,8 @@ pub struct Plan<'a> {
     pub objective: &'a Objective,
     /// What candidates must keep.
     pub limits: Limits,
+    /// Architectures that are the first trials, in this order; of equivalent ones the first.
+    pub warm_start: &'a [CellArchitecture],
     /// When it ends.
     pub budget: Budget,
     /// Seed of everything random.
@@ -42,6 +45,8 @@ pub struct Plan<'a> {
     pub lookahead: u64,
     /// Evaluations at once; more than `lookahead` never have work.
     pub workers: usize,
+    /// Digest of the settings, which is recorded and must be that of earlier sessions; may be empty.
+    pub settings: SettingsDigest,
     /// Set from outside to end the search after the candidates in flight.
     pub interrupted: &'a AtomicBool,
 }
@@ -65,7 +70,7 @@ struct Done {
 /// that the study already holds.
 ///
 /// # Errors
-/// The settings are out of range, storage fails, or the space cannot propose. What was recorded stays resumable.
+/// The settings are out of range or not those the study was begun with, storage fails, or the space cannot propose. What was recorded stays resumable.
 pub fn run(
     plan: &Plan<'_>,
     strategy: &mut dyn Strategy,
@@ -77,12 +82,22 @@ pub fn run(
     if plan.lookahead == 0 || plan.workers == 0 {
         return Err(Error::Config("a search needs at least one worker and a lookahead of at least 1".into()));
     }
+    strategy.check(plan.objective.count())?;
+    let changed = study.settings().differences(&plan.settings);
+    if !changed.is_empty() {
+        return Err(Error::Config(format!(
+            "study.json was changed since the study was begun ({}); put the old settings back, or begin another \
+             study",
+            changed.join(", ")
+        )));
+    }
     let version = env!("CARGO_PKG_VERSION").to_string();
     study.record(&[Event::Opened {
         time_ms: now_ms(),
         version,
         workers: plan.workers,
         budget: plan.budget,
+        settings: plan.settings.clone(),
     }])?;
     let workers = plan.workers.min(usize::try_from(plan.lookahead).unwrap_or(usize::MAX));
     let (to_workers, jobs) = mpsc::channel::<Job>();
@@ -133,6 +148,10 @@ struct Driver<'d> {
     /// Trials that the strategy knows of.
     told: u64,
     failed_in_a_row: u64,
+    /// The best of what was told, and how many evaluated candidates came since it last changed.
+    front: Front,
+    no_better: u64,
+    warm_start: Vec<(String, &'d CellArchitecture)>,
     began: Instant,
     elapsed_before: f64,
 }
@@ -152,11 +171,16 @@ impl<'d> Driver<'d> {
         watch: &'d mut dyn FnMut(&Study),
     ) -> Driver<'d> {
         let running = |trial: &&super::Trial| trial.state == TrialState::Running;
+        let mut given = BTreeSet::new();
+        let warm_start = plan.warm_start.iter().map(|arch| (plan.space.hash(arch), arch));
         Driver {
             known: study.trials().iter().map(|trial| trial.hash.clone()).collect(),
             unfinished: study.trials().iter().filter(running).map(|trial| trial.number).collect(),
             told: 0,
             failed_in_a_row: 0,
+            front: Front::default(),
+            no_better: 0,
+            warm_start: warm_start.filter(|(hash, _)| given.insert(hash.clone())).collect(),
             began: Instant::now(),
             elapsed_before: study.elapsed_s(),
             plan,
@@ -216,8 +240,11 @@ impl<'d> Driver<'d> {
                 return Ok(Step::Stop(reason));
             }
             let number = self.study.trials().len() as u64;
-            if !self.tell_up_to((number + 1).saturating_sub(self.plan.lookahead)) {
+            if !self.tell_up_to(self.known_to(number))? {
                 return Ok(Step::Wait);
+            }
+            if self.plan.budget.patience.is_some_and(|patience| self.no_better >= patience) {
+                return Ok(Step::Stop(StopReason::Patience));
             }
             if self.failed_in_a_row >= MAX_FAILED {
                 return Ok(Step::Stop(StopReason::Failing));
@@ -234,22 +261,39 @@ impl<'d> Driver<'d> {
         }
     }
 
+    /// How many outcomes the strategy knows when trial `number` is chosen.
+    fn known_to(&self, number: u64) -> u64 {
+        (number + 1).saturating_sub(self.plan.lookahead)
+    }
+
     /// Tells the strategy the trials below `end`; false if one of them has no outcome yet.
-    fn tell_up_to(&mut self, end: u64) -> bool {
+    fn tell_up_to(&mut self, end: u64) -> Result<bool> {
         while self.told < end {
             let trial = &self.study.trials()[self.told as usize];
             if trial.state == TrialState::Running {
-                return false;
+                return Ok(false);
             }
             self.failed_in_a_row = match trial.state {
                 TrialState::Failed => self.failed_in_a_row + 1,
                 TrialState::Finished => 0,
                 _ => self.failed_in_a_row,
             };
-            self.strategy.tell(Outcome { trial: trial.number, arch: &trial.arch, value: trial.value });
+            let merits = match (trial.state, trial.value) {
+                (TrialState::Finished, Some(value)) => Some(vec![value]),
+                (TrialState::Finished, None) => Some(self.plan.objective.merits(&trial.scores)?),
+                _ => None,
+            };
+            let merits = merits.as_deref();
+            match merits.is_some_and(|merits| self.front.improve(merits)) {
+                true => self.no_better = 0,
+                false => self.no_better += u64::from(trial.is_evaluated()),
+            }
+            let is_given = (trial.number as usize) < self.warm_start.len();
+            let chosen_after = (!is_given).then(|| self.known_to(trial.number));
+            self.strategy.tell(Outcome { trial: trial.number, arch: &trial.arch, merits, chosen_after });
             self.told += 1;
         }
-        true
+        Ok(true)
     }
 
     fn rejected_in_a_row(&self) -> u64 {
@@ -257,6 +301,9 @@ impl<'d> Driver<'d> {
     }
 
     fn propose(&self, number: u64) -> Result<Option<(String, CellArchitecture)>> {
+        if let Some((hash, arch)) = self.warm_start.get(number as usize) {
+            return Ok(Some((hash.clone(), (*arch).clone())));
+        }
         let mut rng = proposal_rng(self.plan.seed, number);
         for attempt in 0..MAX_KNOWN {
             let arch = self.strategy.ask(self.plan.space, attempt, &mut rng)?;
@@ -333,8 +380,11 @@ impl<'d> Driver<'d> {
                 } else if let Some(reason) = self.plan.limits.breach_of_latency(&scores) {
                     Event::Rejected { trial, time_ms, wall_s: Some(wall_s), elapsed_s, reason, scores }
                 } else {
-                    match self.plan.objective.value(&scores) {
-                        Ok(value) => Event::Finished { trial, time_ms, wall_s, elapsed_s, value, scores },
+                    match self.plan.objective.merits(&scores) {
+                        Ok(merits) => {
+                            let value = (!self.plan.objective.is_pareto()).then(|| merits[0]);
+                            Event::Finished { trial, time_ms, wall_s, elapsed_s, value, scores }
+                        }
                         Err(error) => failed(error.to_string(), scores),
                     }
                 }

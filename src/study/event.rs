@@ -1,6 +1,7 @@
 //! What can happen in a study, as it is written to storage.
 
 use crate::score::Scores;
+use super::SettingsDigest;
 use crate::search::{Budget, StopReason};
 use crate::space::CellArchitecture;
 use serde::{Deserialize, Serialize};
@@ -19,6 +20,9 @@ pub enum Event {
         workers: usize,
         /// What this session may spend.
         budget: Budget,
+        /// Digest of the settings; absent in studies of earlier versions.
+        #[serde(default, skip_serializing_if = "SettingsDigest::is_empty")]
+        settings: SettingsDigest,
     },
     /// A candidate was chosen; again for one that an earlier session left unfinished.
     Started {
@@ -41,8 +45,10 @@ pub enum Event {
         wall_s: f64,
         /// Search time so far, s.
         elapsed_s: f64,
-        /// Objective value, higher is better.
-        value: f64,
+        /// Objective value, higher is better; absent where there are several objectives, whose merits derive from
+        /// the scores.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        value: Option<f64>,
         /// All scores.
         scores: Scores,
     },

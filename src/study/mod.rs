@@ -21,7 +21,7 @@ pub use driver::{Plan, run};
 pub use event::Event;
 pub use folder::Folder;
 pub use journal::{Journal, Repair};
-pub use settings::{Machine, SearchSettings, StudyRecord};
+pub use settings::{Machine, SearchSettings, SettingsDigest, StudyRecord};
 pub use storage::{Memory, Storage};
 pub use trial::{Study, Trial, TrialState};
 

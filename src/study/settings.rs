@@ -1,9 +1,11 @@
 //! What a study was asked to do, as `study.json` holds it.
 
 use crate::search::{Budget, Limits, Objective, StrategySettings};
+use crate::space::CellArchitecture;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -26,6 +28,31 @@ pub struct SearchSettings {
     pub lookahead: u64,
     /// Settings of the evaluation.
     pub evaluation: Value,
+    /// Architectures that are the first trials.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warm_start: Vec<CellArchitecture>,
+}
+
+/// Digests of settings by their names, so that a later change is noticed and can be named: the first 8 bytes of
+/// SHA-256 over the JSON text, in hexadecimal. Empty if they are not known.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SettingsDigest(BTreeMap<String, String>);
+
+impl SettingsDigest {
+    /// Whether nothing is known of the settings.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The names of settings that differ; none if either side is not known.
+    pub fn differences<'a>(&'a self, other: &'a SettingsDigest) -> Vec<&'a str> {
+        if self.is_empty() || other.is_empty() {
+            return Vec::new();
+        }
+        let names: std::collections::BTreeSet<&String> = self.0.keys().chain(other.0.keys()).collect();
+        names.into_iter().filter(|&name| self.0.get(name) != other.0.get(name)).map(String::as_str).collect()
+    }
 }
 
 impl SearchSettings {
@@ -40,6 +67,16 @@ impl SearchSettings {
                 (our != their).then(|| format!("{key}: {}, not {}", shown(our), shown(their)))
             })
             .collect()
+    }
+
+    /// Digests of all settings.
+    pub fn digest(&self) -> SettingsDigest {
+        let Ok(Value::Object(settings)) = serde_json::to_value(self) else { return SettingsDigest::default() };
+        let digest = |value: &Value| {
+            let sum = Sha256::digest(value.to_string());
+            sum[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+        };
+        SettingsDigest(settings.iter().map(|(name, value)| (name.clone(), digest(value))).collect())
     }
 
     fn flat(&self) -> BTreeMap<String, Value> {
@@ -120,8 +157,9 @@ pub struct StudyRecord {
 }
 
 impl StudyRecord {
-    /// Version of the format that this program writes.
-    pub const VERSION: u32 = 1;
+    /// Version of the format that this program writes. It also reads version 1, which knew neither several
+    /// objectives nor a warm start.
+    pub const VERSION: u32 = 2;
 
     /// The record of a study that begins now, here.
     pub fn new(settings: SearchSettings, budget: Budget) -> StudyRecord {
@@ -143,11 +181,11 @@ impl StudyRecord {
         let value: Value =
             serde_json::from_str(text).map_err(|error| Error::format(path, error.to_string()))?;
         match value.get("version").and_then(Value::as_u64) {
-            Some(version) if version == u64::from(StudyRecord::VERSION) => {}
+            Some(version) if (1..=u64::from(StudyRecord::VERSION)).contains(&version) => {}
             Some(version) => {
                 return Err(Error::format(
                     path,
-                    format!("study version {version}; this foretell reads version {}", StudyRecord::VERSION),
+                    format!("study version {version}; this foretell reads 1 to {}", StudyRecord::VERSION),
                 ));
             }
             None => return Err(Error::format(path, "not a study of foretell: there is no \"version\"")),

@@ -1,6 +1,6 @@
 //! Trials, and a study as the list of them.
 
-use super::{Event, Storage};
+use super::{Event, SettingsDigest, Storage};
 use crate::score::Scores;
 use crate::search::StopReason;
 use crate::space::CellArchitecture;
@@ -44,7 +44,7 @@ pub struct Trial {
     pub hash: String,
     /// The candidate.
     pub arch: CellArchitecture,
-    /// Objective value, higher is better; only of a finished trial.
+    /// Objective value, higher is better; only of a finished trial, and only where there is one objective.
     pub value: Option<f64>,
     /// All scores known.
     pub scores: Scores,
@@ -86,6 +86,7 @@ struct History {
     trials: Vec<Trial>,
     elapsed_s: f64,
     stopped: Option<StopReason>,
+    settings: SettingsDigest,
 }
 
 impl Study {
@@ -121,12 +122,17 @@ impl Study {
         self.history.stopped
     }
 
+    /// The settings that the search was first run with, as far as they were recorded.
+    pub fn settings(&self) -> &SettingsDigest {
+        &self.history.settings
+    }
+
     /// Trials that count against a budget.
     pub fn evaluated(&self) -> u64 {
         self.trials().iter().filter(|trial| trial.is_evaluated()).count() as u64
     }
 
-    /// The finished trial with the highest value; among equals the first.
+    /// The finished trial with the highest value; among equals the first. None where there are several objectives.
     pub fn best(&self) -> Option<&Trial> {
         Trial::best_of(self.trials())
     }
@@ -169,7 +175,12 @@ impl History {
 
     fn apply(&mut self, event: &Event) -> Result<(), String> {
         match event {
-            Event::Opened { .. } => self.stopped = None,
+            Event::Opened { settings, .. } => {
+                self.stopped = None;
+                if self.settings.is_empty() {
+                    self.settings.clone_from(settings);
+                }
+            }
             Event::Stopped { elapsed_s, reason, .. } => {
                 self.elapsed_s = *elapsed_s;
                 self.stopped = Some(*reason);
@@ -224,7 +235,7 @@ impl History {
         time_ms: u64,
         wall_s: Option<f64>,
         elapsed_s: f64,
-        outcome: Result<f64, &String>,
+        outcome: Result<Option<f64>, &String>,
         scores: &Scores,
     ) -> Result<(), String> {
         let trial = self.running(number)?;
@@ -233,8 +244,10 @@ impl History {
         trial.wall_s = wall_s;
         trial.elapsed_s = Some(elapsed_s);
         trial.scores = scores.clone();
-        trial.value = outcome.ok();
-        trial.reason = outcome.err().cloned();
+        (trial.value, trial.reason) = match outcome {
+            Ok(value) => (value, None),
+            Err(reason) => (None, Some(reason.clone())),
+        };
         self.elapsed_s = self.elapsed_s.max(elapsed_s);
         Ok(())
     }
