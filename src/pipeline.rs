@@ -7,10 +7,10 @@ use crate::execute::NativeExecutor;
 use crate::ghn::Ghn;
 use crate::graph::Graph;
 use crate::images::{self, NoiseBank, PreparedImages};
-use crate::network::{Network, expand};
+use crate::network::{Network, build, expand};
 use crate::score::{self, LatencyOptions, Scores};
 use crate::search::Evaluator;
-use crate::space::CellArchitecture;
+use crate::space::{Architecture, CellArchitecture};
 use crate::{Error, Result};
 use candle_core::Device;
 use serde::{Deserialize, Serialize};
@@ -157,7 +157,11 @@ impl GhnEvaluator {
     }
 
     fn network(&self, arch: &CellArchitecture) -> Result<Network> {
-        let network = expand(arch, self.classes)?;
+        self.fitting(expand(arch, self.classes)?)
+    }
+
+    /// A network that takes the images.
+    fn fitting(&self, network: Network) -> Result<Network> {
         let [_, height, width] = network.input_shape();
         if [height, width] != self.size {
             return Err(Error::Architecture(format!(
@@ -174,13 +178,25 @@ impl GhnEvaluator {
     /// If the architecture cannot be built, or its predicted weights or logits are not finite.
     pub fn score(&self, arch: &CellArchitecture) -> Result<Scores> {
         let started = Instant::now();
-        let network = self.network(arch)?;
-        let graph = Graph::of(&network);
-        let params = self.ghn.predict_batch(&[(&network, &graph)])?.params.to_vec1::<f32>()?;
+        self.scored(started, &self.network(arch)?)
+    }
+
+    /// As [`GhnEvaluator::score`], for predefined networks without cells too.
+    ///
+    /// # Errors
+    /// As [`GhnEvaluator::score`].
+    pub fn score_any(&self, arch: &Architecture) -> Result<Scores> {
+        let started = Instant::now();
+        self.scored(started, &self.fitting(build(arch, self.classes)?)?)
+    }
+
+    fn scored(&self, started: Instant, network: &Network) -> Result<Scores> {
+        let graph = Graph::of(network);
+        let params = self.ghn.predict_batch(&[(network, &graph)])?.params.to_vec1::<f32>()?;
         let predict_ms = started.elapsed().as_secs_f64() * 1e3;
         let batch = self.settings.batch.min(self.clean.len());
-        let mut executor = NativeExecutor::<f32>::new(&network, batch.max(self.settings.latency_batch))?;
-        let mut scores = Scores { predict_ms: Some(predict_ms), ..costs(&network) };
+        let mut executor = NativeExecutor::<f32>::new(network, batch.max(self.settings.latency_batch))?;
+        let mut scores = Scores { predict_ms: Some(predict_ms), ..costs(network) };
         scores.set_accuracy(&score::accuracy(&mut executor, &params, &self.clean, batch)?);
         scores.set_noise(score::noise_accuracy(&mut executor, &params, &self.noisy, batch)?);
         if self.settings.measure_latency {

@@ -173,7 +173,15 @@ fn wrong_flags_are_refused_before_anything_is_written() {
         (&["--max-params", "0"], 1, "no network can keep this limit"),
         (&["--max-latency-ms", "nan"], 1, "positive number of milliseconds"),
         (&["--workers", "0"], 1, "--workers 0"),
-        (&["--strategy", "random", "--sample", "3"], 1, "need --strategy evolution"),
+        (&["--strategy", "random", "--sample", "3"], 1, "--sample needs --strategy evolution"),
+        (&["--strategy", "nsga2", "--starts", "3"], 1, "--starts needs --strategy local, here it is nsga2"),
+        (&["--strategy", "local", "--neighbours", "0"], 1, "--neighbours 0"),
+        (&["--strategy", "local", "--objective", "accuracy,macs"], 1, "--strategy local takes one objective"),
+        (&["--patience", "0"], 1, "--patience 0"),
+        (&["--warm-start", "absent.jsonl"], 1, "--warm-start: \"absent.jsonl\" is neither a file nor"),
+        (&["--warm-start", "resnet50"], 1, "a search cannot start from it"),
+        (&["--warm-top", "3"], 2, "--warm-start"),
+        (&["--eval-images", "1000000"], 1, "--eval-images 1000000: fashion-mnist has "),
         (&["--population", "5", "--sample", "6"], 1, "--sample 6"),
         (&["--no-latency", "--objective", "latency"], 1, "--no-latency"),
         (&["--space", "smal"], 1, "did you mean `small`?"),
@@ -294,6 +302,13 @@ fn a_resume_says_what_does_not_fit() {
     let error = resumed(&[]);
     assert!(error.contains("ghn.pt: the file changed since the study in run was begun"), "{error}");
 
+    // Put back, so that a seed changed by hand is all that is wrong.
+    fixture("ghn2_tiny_trained.pt.gz", &at("ghn.pt"));
+    let study = std::fs::read_to_string(at("run/study.json")).unwrap();
+    std::fs::write(at("run/study.json"), study.replace("\"seed\": 0", "\"seed\": 1")).unwrap();
+    let error = resumed(&["--trials", "2"]);
+    assert!(error.contains("study.json was changed since the study was begun (seed)"), "{error}");
+    fixture("mlp_random.pt.gz", &at("ghn.pt"));
     let study = std::fs::read_to_string(at("run/study.json")).unwrap();
     for (old, new, reason) in [
         ("\"lookahead\": 4", "\"lookahead\": 0", "run: study.json: lookahead is 0"),
@@ -305,4 +320,64 @@ fn a_resume_says_what_does_not_fit() {
         let error = resumed(&[]);
         assert!(error.contains(reason), "{reason}: {error}");
     }
+}
+
+#[test]
+fn several_objectives_have_a_front_a_warm_start_and_a_comparison() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let objective = ["--objective", "accuracy,macs", "--no-latency"];
+    let first = ["--trials", "6", "--strategy", "random", "--out", "random"];
+    let printed = succeeded(&search(folder.path(), &[&objective[..], &first].concat()));
+    assert!(printed.starts_with("rank  trial  front "), "{printed}");
+    assert!(printed.contains("on the Pareto front") && printed.contains("hypervolume.png"), "{printed}");
+    assert!(at("random/accuracy-macs.svg").exists() && !at("random/best-so-far.png").exists());
+    let header = std::fs::read_to_string(at("random/leaderboard.csv")).unwrap();
+    assert!(header.starts_with("rank,trial,state,reason,hash,objective,front,accuracy"), "{header}");
+
+    // From the two best, with the strategy that several objectives imply; in parts it is the same search.
+    let second = ["--population", "3", "--warm-start", "random", "--warm-top", "2"];
+    let from_random = [&objective[..], &second].concat();
+    succeeded(&search(folder.path(), &[&from_random[..], &["--out", "warm", "--trials", "6"]].concat()));
+    succeeded(&search(folder.path(), &[&from_random[..], &["--out", "parts", "--trials", "3"]].concat()));
+    let resume = ["search", "--resume", "--out", "parts", "--trials", "6", "--threads", "1"];
+    succeeded(&foretell(folder.path()).args(resume).output().unwrap());
+    assert_eq!(timeless(&at("parts")), timeless(&at("warm")));
+    let given = std::fs::read_to_string(at("random/leaderboard.jsonl")).unwrap();
+    let best: serde_json::Value = serde_json::from_str(given.lines().next().unwrap()).unwrap();
+    let start = serde_json::to_value(&trials(&at("warm"))[0].arch).unwrap();
+    assert_eq!(start, best["args"], "the first trial is the best of the run that was given");
+    let study = std::fs::read_to_string(at("warm/study.json")).unwrap();
+    assert!(study.contains("\"nsga2\"") && study.contains("\"warm_start\""), "{study}");
+
+    let compare = ["compare", "random", "warm", "parts", "--out", "comparison"];
+    let printed = succeeded(&foretell(folder.path()).args(compare).output().unwrap());
+    assert!(printed.contains("of accuracy,macs after 6 candidates"), "{printed}");
+    assert!(printed.contains("  nsga2\n") && printed.contains("  random\n"), "{printed}");
+    let csv = std::fs::read_to_string(at("comparison/anytime.csv")).unwrap();
+    assert!(csv.starts_with("group,run,candidates,hypervolume\n") && csv.lines().count() >= 19, "{csv}");
+}
+
+#[test]
+fn given_architectures_are_ranked_and_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let draw = ["space", "sample", "small", "--count", "3", "--out", "three.jsonl"];
+    succeeded(&foretell(folder.path()).args(draw).output().unwrap());
+    let rank = |args: &[&str]| {
+        let scoring = ["--eval-images", "64", "--batch", "32", "--threads", "1"];
+        foretell(folder.path()).arg("rank").args(args).args(scoring).output().unwrap()
+    };
+    let printed = succeeded(&rank(&["three.jsonl", "resnet18"]));
+    assert!(printed.starts_with("rank  could be  objective  accuracy"), "{printed}");
+    assert!(printed.contains("4 architectures ranked") && printed.contains("wrote ranking.csv"), "{printed}");
+    assert!(!at("ranking.csv.part").exists());
+    let csv = std::fs::read_to_string(at("ranking.csv")).unwrap();
+    assert_eq!(csv.lines().count(), 5);
+
+    let (code, error) = failed(&rank(&["three.jsonl", "--objective", "accuracy=x"]));
+    assert!(code == Some(2) && error.contains("not a number"), "{error}");
+    let (code, error) = failed(&rank(&["absent"]));
+    assert!(code == Some(1) && error.contains("neither a file nor a predefined network"), "{error}");
+    assert!(!at("ranking.csv.part").exists(), "something was begun for input that cannot be read");
 }

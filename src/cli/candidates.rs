@@ -45,8 +45,7 @@ fn read_source(source: &str) -> anyhow::Result<Vec<Candidate>> {
         };
         best_first.ranked().iter().map(|trial| named(trial.number, &trial.arch)).collect()
     } else {
-        let records =
-            if path.exists() { read_records(path)? } else { vec![resolve(source, None, None)?] };
+        let records = if path.exists() { read_records(path)? } else { vec![resolve(source, None, None)?] };
         records.into_iter().map(|record| Candidate { name: record.id, arch: record.arch }).collect()
     };
     if candidates.is_empty() {

@@ -4,6 +4,7 @@ mod arch;
 #[cfg(feature = "cuda")]
 mod bench;
 mod candidates;
+mod compare;
 mod data;
 mod deepnets;
 mod device;
@@ -18,6 +19,7 @@ mod output;
 mod predict;
 mod progress;
 mod report;
+mod rank;
 mod scoring;
 mod search;
 mod space;
@@ -60,6 +62,10 @@ pub enum Command {
     Leaderboard(leaderboard::Args),
     /// Write a search as one HTML page: leaderboard, charts, cells, settings
     Report(report::Args),
+    /// Rank given architectures by what they score with predicted weights
+    Rank(rank::Args),
+    /// Compare searches: what each had reached after so many candidates
+    Compare(compare::Args),
     /// Predict the weights of an architecture
     Predict(predict::Args),
     /// Measure hypernetworks on architectures that they were not trained on
@@ -106,6 +112,8 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Search(args) => search::run(*args),
         Command::Leaderboard(args) => leaderboard::run(args),
         Command::Report(args) => report::run(args),
+        Command::Rank(args) => rank::run(args),
+        Command::Compare(args) => compare::run(args),
         Command::Predict(args) => predict::run(args),
         Command::EvalGhn(args) => eval_ghn::run(args),
         Command::Train(args) => train::run(*args),

@@ -6,7 +6,6 @@ use anyhow::{Context, bail};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-
 /// Flags of scoring.
 #[derive(Debug, clap::Args)]
 pub(super) struct ScoringArgs {
@@ -150,4 +149,3 @@ pub(super) fn measured(
     }
     Ok(())
 }
-

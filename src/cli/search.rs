@@ -116,6 +116,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     if folder.is_none() {
         evaluation.eval_images = args.scoring.eval_images(&evaluator)?;
         record.settings.evaluation = evaluation_value(&evaluation)?;
+    } else if evaluation.eval_images > evaluator.validation_images() {
+        // Studies of version 0.1.0 may ask for more than there are.
+        let (asked, there) = (evaluation.eval_images, evaluator.validation_images());
+        eprintln!("note: the study asks for {asked} images, {} has {there}", evaluation.images);
     }
     let folder = match folder {
         Some(folder) => folder,

@@ -177,7 +177,8 @@ impl Figure for AnytimeFigure {
             .iter()
             .zip(colors())
             .map(|((name, runs), color)| {
-                let text = if runs.len() == 1 { name.clone() } else { format!("{name}: median of {}", runs.len()) };
+                let text =
+                    if runs.len() == 1 { name.clone() } else { format!("{name}: median of {}", runs.len()) };
                 (Mark::Line(color.mix(1.0)), text)
             })
             .collect();

@@ -18,6 +18,7 @@ mod noise;
 mod pareto;
 mod plots;
 mod progress;
+mod ranking;
 pub(crate) mod table;
 mod training;
 
@@ -28,9 +29,10 @@ pub use files::{write_csv, write_parquet};
 pub use frame::{frame, trials_frame};
 pub use html::{ReportedStudy, obstacles_to_control, report_page, write_report};
 pub use leaderboard::{Leaderboard, SortKey};
-pub use pareto::{fronts, pareto_front};
 pub use network_training::network_training_plot;
+pub use pareto::{fronts, pareto_front};
 pub use plots::{Plots, write_plots, write_results};
+pub use ranking::{Interval, Ranking, Scored};
 pub use training::training_plot;
 
 #[cfg(test)]

@@ -14,9 +14,8 @@ pub fn fronts(trials: &[Trial], objective: &Objective) -> BTreeMap<u64, u64> {
         return BTreeMap::new();
     }
     let finished = trials.iter().filter(|trial| trial.state == TrialState::Finished);
-    let merits: Vec<(u64, Vec<f64>)> = finished
-        .filter_map(|trial| Some((trial.number, objective.merits(&trial.scores).ok()?)))
-        .collect();
+    let merits: Vec<(u64, Vec<f64>)> =
+        finished.filter_map(|trial| Some((trial.number, objective.merits(&trial.scores).ok()?))).collect();
     let slices: Vec<&[f64]> = merits.iter().map(|(_, merits)| merits.as_slice()).collect();
     let numbers = merits.iter().map(|(number, _)| *number);
     numbers.zip(search::fronts(&slices).into_iter().map(|front| front as u64 + 1)).collect()
@@ -107,11 +106,9 @@ impl ParetoFigure {
         let finished = of_state(TrialState::Finished);
         let first = trials.iter().find(|trial| trial.number == finished.first().map_or(0, |p| p.trial))?;
         let mut explanation = format!("{} finished candidates", finished.len());
-        if let (Some(batch), Some(threads), true) = (
-            first.scores.latency_batch,
-            first.scores.latency_threads,
-            [x.0, y.0].contains(&Metric::Latency),
-        ) {
+        if let (Some(batch), Some(threads), true) =
+            (first.scores.latency_batch, first.scores.latency_threads, [x.0, y.0].contains(&Metric::Latency))
+        {
             let plural = |n: u64| if n == 1 { "" } else { "s" };
             explanation += &format!(
                 "; latency: median forward pass of {batch} image{} on {threads} thread{}",

@@ -75,7 +75,7 @@ fn the_table_shows_the_first_ranks_and_counts_all_trials() {
             "5 trials: 4 finished, 1 failed",
         ]
     );
-    assert_eq!(Leaderboard::new(&trials[1..2], SortKey::Trial).table(9), "1 trials: 0 finished, 1 failed\n");
+    assert_eq!(Leaderboard::new(&trials[1..2], SortKey::Trial).table(9), "1 trial: 0 finished, 1 failed\n");
 }
 
 #[test]
@@ -230,4 +230,66 @@ fn the_pareto_front_holds_the_undominated_finished_trials() {
             .any(|(l, a)| l <= latency && a >= accuracy && (l < latency || a > accuracy));
         assert_eq!(dominated, !front.iter().any(|f| f.number == trial.number), "trial {}", trial.number);
     }
+}
+
+#[test]
+fn several_objectives_mark_and_sort_by_the_front() {
+    let at = |number: u64, accuracy: f64, macs: u64| {
+        let scores = Scores { accuracy: Some(accuracy), macs: Some(macs), ..Scores::default() };
+        Trial { state: TrialState::Finished, reason: None, ..trial(number, None, scores) }
+    };
+    let mut trials = vec![at(0, 0.5, 30), at(1, 0.4, 20), at(2, 0.9, 90), at(3, 0.3, 25)];
+    trials.push(trial(4, None, Scores { accuracy: Some(1.0), macs: Some(1), ..Scores::default() }));
+    let objective = "accuracy,macs".parse().unwrap();
+    assert_eq!(fronts(&trials, &objective), [(0, 1), (1, 1), (2, 1), (3, 2)].into());
+    assert!(fronts(&trials, &"accuracy".parse().unwrap()).is_empty());
+    let board = Leaderboard::of(&trials, SortKey::Objective, &objective);
+    assert_eq!(board.ranked().iter().map(|trial| trial.number).collect::<Vec<_>>(), [2, 0, 1, 3]);
+    let table = board.table(9);
+    assert!(table.starts_with("rank  trial  front  accuracy"), "{table}");
+    assert!(table.ends_with("5 trials: 4 finished, 1 failed, 3 on the Pareto front\n"), "{table}");
+    let frame = trials_frame(&trials, &objective).unwrap();
+    let front = frame.column("front").unwrap().u64().unwrap().iter().collect::<Vec<_>>();
+    assert_eq!(front, [Some(1), Some(1), Some(1), Some(2), None]);
+
+    let folder = tempfile::tempdir().unwrap();
+    let plots = write_plots(&trials, &objective, folder.path()).unwrap();
+    assert_eq!(
+        files_in(folder.path()),
+        ["accuracy-macs.png", "accuracy-macs.svg", "hypervolume.png", "hypervolume.svg"]
+    );
+    assert_eq!(plots.left_out.len(), 2, "{:?}", plots.left_out);
+    let svg = std::fs::read_to_string(folder.path().join("accuracy-macs.svg")).unwrap();
+    for text in ["Accuracy against multiply-accumulates", "Multiply-accumulates (millions)", "Pareto front"] {
+        assert!(svg.contains(&format!("\n{text}\n")), "no \"{text}\"");
+    }
+}
+
+#[test]
+fn what_was_reached_is_measured_from_the_worst_of_all_runs() {
+    let at = |number: u64, accuracy: f64, macs: u64| {
+        let scores = Scores { accuracy: Some(accuracy), macs: Some(macs), ..Scores::default() };
+        Trial { state: TrialState::Finished, value: Some(accuracy), reason: None, ..trial(number, None, scores) }
+    };
+    let run = |group: &str, trials: Vec<Trial>| Run { group: group.into(), name: group.into(), trials };
+    let failed = trial(0, None, Scores::default());
+    // Accuracies from 0 to 1, costs from 10 to 50 million.
+    let runs = [
+        run("a", vec![at(0, 0.5, 30_000_000), at(1, 1.0, 50_000_000), at(2, 0.25, 10_000_000)]),
+        run("b", vec![failed, at(1, 0.0, 50_000_000), at(2, 0.5, 10_000_000)]),
+    ];
+    let several = anytime(&runs, &"accuracy,macs".parse().unwrap()).unwrap();
+    assert_eq!(several, [[0.25, 0.25, 0.375], [0.0, 0.0, 0.5]]);
+    let one = anytime(&runs, &"accuracy".parse().unwrap()).unwrap();
+    assert_eq!(one[0], [0.5, 1.0, 1.0]);
+    assert!(one[1][0].is_nan() && one[1][1..] == [0.0, 0.5]);
+    let folder = tempfile::tempdir().unwrap();
+    write_anytime(&runs, &"accuracy".parse().unwrap(), &folder.path().join("anytime")).unwrap();
+    let csv = std::fs::read_to_string(folder.path().join("anytime.csv")).unwrap();
+    assert!(csv.starts_with("group,run,candidates,best\na,a,1,0.5\n"), "{csv}");
+    assert!(csv.contains("\nb,b,1,\n"), "{csv}");
+    assert_eq!(files_in(folder.path()), ["anytime.csv", "anytime.png", "anytime.svg"]);
+    let mixed = [("a".to_string(), "accuracy".parse().unwrap()), ("b".to_string(), "loss".parse().unwrap())];
+    let error = common_objective(&mixed).unwrap_err().to_string();
+    assert!(error.contains("a searches for accuracy, b for loss"), "{error}");
 }

@@ -40,8 +40,8 @@ pub trait Evaluator: Sync {
 }
 
 #[cfg(test)]
-pub(crate) mod formula;
+pub(crate) mod contract;
 #[cfg(test)]
-mod contract;
+pub(crate) mod formula;
 #[cfg(test)]
 mod tests;

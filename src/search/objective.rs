@@ -110,10 +110,9 @@ impl Objective {
     pub fn merits(&self, scores: &Scores) -> Result<Vec<f64>> {
         let parts = self.terms.iter().map(|&(metric, weight)| match metric.of(scores) {
             Some(value) => Ok(weight * value),
-            None => Err(Error::Config(format!(
-                "the objective needs {}, which was not measured",
-                metric.name()
-            ))),
+            None => {
+                Err(Error::Config(format!("the objective needs {}, which was not measured", metric.name())))
+            }
         });
         let parts = parts.collect::<Result<Vec<f64>>>()?;
         let merits = if self.is_pareto { parts } else { vec![parts.iter().sum()] };

@@ -1,8 +1,8 @@
 //! The ask/tell interface of strategies, and how each trial's randomness derives from the study's seed.
 
 use super::{LocalSearch, Nsga2, Random, RegularisedEvolution};
-use crate::{Error, Result};
 use crate::space::{CellArchitecture, Space, arch_hash};
+use crate::{Error, Result};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};

@@ -1,4 +1,4 @@
-use super::formula::{FormulaEvaluator, FormulaSpace};
+use super::formula::FormulaSpace;
 use super::*;
 use rand::Rng;
 

@@ -8,7 +8,8 @@
 use super::{Event, SettingsDigest, Study, TrialState, now_ms};
 use crate::score::Scores;
 use crate::search::{
-    Budget, Evaluator, Front, Limits, Objective, Outcome, Proposals, StopReason, Strategy, proposal_rng, trial_seed,
+    Budget, Evaluator, Front, Limits, Objective, Outcome, Proposals, StopReason, Strategy, proposal_rng,
+    trial_seed,
 };
 use crate::space::CellArchitecture;
 use crate::{Error, Result};

@@ -1,7 +1,7 @@
 //! What can happen in a study, as it is written to storage.
 
-use crate::score::Scores;
 use super::SettingsDigest;
+use crate::score::Scores;
 use crate::search::{Budget, StopReason};
 use crate::space::CellArchitecture;
 use serde::{Deserialize, Serialize};

@@ -71,7 +71,9 @@ impl SearchSettings {
 
     /// Digests of all settings.
     pub fn digest(&self) -> SettingsDigest {
-        let Ok(Value::Object(settings)) = serde_json::to_value(self) else { return SettingsDigest::default() };
+        let Ok(Value::Object(settings)) = serde_json::to_value(self) else {
+            return SettingsDigest::default();
+        };
         let digest = |value: &Value| {
             let sum = Sha256::digest(value.to_string());
             sum[..8].iter().map(|byte| format!("{byte:02x}")).collect()

@@ -13,11 +13,12 @@ fn settings() -> SearchSettings {
         limits: Limits { max_params: Some(100_000), ..Limits::default() },
         lookahead: 4,
         evaluation: json!({"images": "fashion-mnist", "noise_levels": [0.08, 0.16]}),
+        warm_start: vec![architecture(8, 3, Op::Conv3x3)],
     }
 }
 
 fn record() -> StudyRecord {
-    StudyRecord::new(settings(), Budget { trials: Some(10), seconds: Some(0.1 + 0.2) })
+    StudyRecord::new(settings(), Budget { trials: Some(10), seconds: Some(0.1 + 0.2), patience: Some(3) })
 }
 
 #[test]
@@ -86,8 +87,39 @@ fn folders_without_a_readable_study_are_refused() {
     assert!(error(None).contains("no study here"));
     assert!(error(Some("{")).contains("study.json: EOF"));
     assert!(error(Some("{}")).contains("no \"version\""));
-    assert!(error(Some("{\"version\": 2}")).contains("study version 2; this foretell reads version 1"));
+    assert!(error(Some("{\"version\": 3}")).contains("study version 3; this foretell reads 1 to 2"));
     assert!(error(Some("{\"version\": 1, \"sed\": 1}")).contains("unknown field `sed`"));
     let error = Folder::create(&folder.path().join("study.json/run"), &record()).unwrap_err().to_string();
     assert!(error.contains("cannot create folder"), "{error}");
+}
+
+#[test]
+fn a_study_of_the_first_version_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = r#"{"version": 1, "foretell": "0.1.0", "created": "2026-01-31T23:59:59.123Z",
+        "machine": {"os": "linux", "arch": "x86_64", "processor": null, "threads": 2},
+        "budget": {"trials": 5, "seconds": null},
+        "settings": {"space": {"name": "small"}, "seed": 3,
+            "strategy": {"name": "evolution", "population": 24, "sample": 6},
+            "objective": "accuracy=1,latency=-1",
+            "limits": {"max_params": null, "max_macs": null, "max_latency_ms": null},
+            "lookahead": 4, "evaluation": {}}}"#;
+    std::fs::write(folder.path().join("study.json"), text).unwrap();
+    let (_, record) = Folder::open(folder.path()).unwrap();
+    assert_eq!(record.budget, Budget { trials: Some(5), ..Budget::default() });
+    assert!(!record.settings.objective.is_pareto() && record.settings.warm_start.is_empty());
+}
+
+#[test]
+fn digests_name_the_settings_that_changed_and_nothing_where_they_are_unknown() {
+    let ours = settings().digest();
+    let reread: SearchSettings =
+        serde_json::from_str(&serde_json::to_string_pretty(&settings()).unwrap()).unwrap();
+    assert_eq!(reread.digest(), ours);
+    let mut theirs = settings();
+    theirs.seed -= 1;
+    theirs.warm_start.clear();
+    assert_eq!(ours.differences(&theirs.digest()), ["seed", "warm_start"]);
+    assert_eq!(ours.differences(&SettingsDigest::default()), [""; 0]);
+    assert_eq!(SettingsDigest::default().differences(&ours), [""; 0]);
 }

@@ -108,3 +108,30 @@ fn other_files_and_other_versions_are_refused_unchanged() {
         assert_eq!(fs::read_to_string(&path).unwrap(), content);
     }
 }
+
+/// A journal as version 0.1.0 wrote it: no digest of the settings, a value in every finished trial.
+#[test]
+fn a_journal_of_the_first_version_is_read() {
+    let texts = [
+        r#"{"format":"foretell-journal","version":1}"#,
+        r#"{"type":"opened","time_ms":1,"version":"0.1.0","workers":1,"budget":{"trials":4,"seconds":null}}"#,
+        r#"{"type":"started","trial":0,"time_ms":2,"hash":"ab","arch":ARCH}"#,
+        r#"{"type":"finished","trial":0,"time_ms":3,"wall_s":0.1,"elapsed_s":0.2,"value":0.5,"scores":SCORES}"#,
+    ];
+    let arch = serde_json::to_string(&architecture(8, 3, Op::Conv3x3)).unwrap();
+    let scores = serde_json::to_string(&Scores { accuracy: Some(0.5), ..Scores::default() }).unwrap();
+    let (mut content, mut previous) = (String::new(), vec![0u8; 8]);
+    for text in texts {
+        let text = text.replace("ARCH", &arch).replace("SCORES", &scores);
+        use sha2::{Digest, Sha256};
+        previous = Sha256::new().chain_update(&previous).chain_update(&text).finalize()[..8].to_vec();
+        let sum: String = previous.iter().map(|byte| format!("{byte:02x}")).collect();
+        content += &format!("{{\"sum\":\"{sum}\",\"event\":{text}}}\n");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal.jsonl");
+    fs::write(&path, content).unwrap();
+    let study = Study::open(Journal::open(&path).unwrap()).unwrap();
+    assert_eq!(study.best().map(|trial| (trial.number, trial.value)), Some((0, Some(0.5))));
+    assert!(study.settings().is_empty());
+}

@@ -20,9 +20,22 @@ pub(super) fn some_events() -> Vec<Event> {
     };
     let scores = Scores { accuracy: Some(0.1 + 0.2), params: Some(u64::MAX), ..Scores::default() };
     vec![
-        Event::Opened { time_ms: 1, version: "0.0.0 \"ä\n".into(), workers: 2, budget: Default::default() },
+        Event::Opened {
+            time_ms: 1,
+            version: "0.0.0 \"ä\n".into(),
+            workers: 2,
+            budget: Default::default(),
+            settings: Default::default(),
+        },
         started(0),
-        Event::Finished { trial: 0, time_ms: 5, wall_s: 0.1, elapsed_s: 1.0 / 3.0, value: 0.1 + 0.2, scores },
+        Event::Finished {
+            trial: 0,
+            time_ms: 5,
+            wall_s: 0.1,
+            elapsed_s: 1.0 / 3.0,
+            value: Some(0.1 + 0.2),
+            scores,
+        },
         started(1),
         started(2),
         Event::Rejected {

@@ -2,24 +2,21 @@
 //! the budget is kept; no architecture twice; workers change only the time.
 
 use super::*;
+use crate::search::contract::{objective, strategies};
 use crate::search::formula::{FormulaEvaluator, FormulaSpace};
 use crate::search::{Budget, Evaluator, Limits, Objective, StopReason, StrategySettings};
+use crate::space::CellArchitecture;
 use crate::{Error, Result};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-
-const STRATEGIES: [StrategySettings; 3] = [
-    StrategySettings::Random,
-    StrategySettings::Evolution { population: 6, sample: 3 },
-    StrategySettings::Evolution { population: 2, sample: 1 },
-];
 
 struct Setup {
     strategy: StrategySettings,
     sizes: usize,
     objective: Objective,
     limits: Limits,
+    warm_start: Vec<CellArchitecture>,
     budget: Budget,
     seed: u64,
     lookahead: u64,
@@ -31,9 +28,10 @@ fn setup(strategy: &StrategySettings) -> Setup {
     Setup {
         strategy: strategy.clone(),
         sizes: 40,
-        objective: "accuracy".parse().unwrap(),
+        objective: objective(strategy),
         limits: Limits { max_params: Some(30_000), max_latency_ms: Some(8.0), ..Limits::default() },
-        budget: Budget { trials: Some(40), seconds: None },
+        warm_start: Vec::new(),
+        budget: Budget { trials: Some(40), ..Budget::default() },
         seed: 7,
         lookahead: 3,
         workers: 1,
@@ -57,10 +55,12 @@ impl Setup {
             evaluator,
             objective: &self.objective,
             limits: self.limits,
+            warm_start: &self.warm_start,
             budget: self.budget,
             seed: self.seed,
             lookahead: self.lookahead,
             workers: self.workers,
+            settings: SettingsDigest::default(),
             interrupted,
         };
         let mut strategy = self.strategy.build()?;
@@ -92,7 +92,7 @@ fn uninterrupted(setup: &Setup) -> Vec<Trial> {
 
 #[test]
 fn the_same_seed_gives_the_same_trials_and_another_seed_others() {
-    for strategy in &STRATEGIES {
+    for strategy in &strategies() {
         let first = uninterrupted(&setup(strategy));
         assert_eq!(first, uninterrupted(&setup(strategy)), "{strategy:?}");
         let other = Setup { seed: 8, ..setup(strategy) };
@@ -107,7 +107,7 @@ fn the_same_seed_gives_the_same_trials_and_another_seed_others() {
 
 #[test]
 fn the_budget_of_trials_is_kept_and_no_architecture_comes_twice() {
-    for strategy in &STRATEGIES {
+    for strategy in &strategies() {
         let setup = setup(strategy);
         let mut study = study_in(&Memory::default());
         assert_eq!(setup.run(&mut study).unwrap(), StopReason::Trials);
@@ -132,9 +132,9 @@ fn candidates_over_a_limit_are_rejected_with_the_reason_and_never_win() {
         (Limits { max_macs: Some(400_000), ..none }, "over the limit 400000", false),
         (Limits { max_latency_ms: Some(1.5), ..none }, "over the limit 1.5 ms", true),
     ];
-    for strategy in &STRATEGIES {
+    for strategy in &strategies() {
         for (limits, reason, evaluated) in cases {
-            let budget = Budget { trials: Some(100), seconds: None };
+            let budget = Budget { trials: Some(100), ..Budget::default() };
             let mut study = study_in(&Memory::default());
             Setup { limits, budget, ..setup(strategy) }.run(&mut study).unwrap();
             let of_reason = |trial: &&Trial| trial.reason.as_ref().is_some_and(|text| text.contains(reason));
@@ -144,15 +144,18 @@ fn candidates_over_a_limit_are_rejected_with_the_reason_and_never_win() {
                 assert_eq!((trial.state, trial.value), (TrialState::Rejected, None));
                 assert_eq!(trial.is_evaluated(), evaluated, "{reason}");
             }
-            let best = study.best().unwrap();
-            assert_eq!(limits.breach_of_cost(&best.scores).or(limits.breach_of_latency(&best.scores)), None);
+            let finished = || study.trials().iter().filter(|trial| trial.state == TrialState::Finished);
+            assert!(finished().count() > 10);
+            for Trial { scores, .. } in finished() {
+                assert_eq!(limits.breach_of_cost(scores).or(limits.breach_of_latency(scores)), None);
+            }
         }
     }
 }
 
 #[test]
 fn a_resume_after_any_number_of_events_equals_an_uninterrupted_run() {
-    for strategy in &STRATEGIES {
+    for strategy in &strategies() {
         for lookahead in [1, 3] {
             let setup = Setup { lookahead, ..setup(strategy) };
             let whole = Memory::default();
@@ -174,10 +177,10 @@ fn a_resume_after_any_number_of_events_equals_an_uninterrupted_run() {
 
 #[test]
 fn a_budget_raised_on_resume_continues_the_same_search() {
-    for strategy in &STRATEGIES {
+    for strategy in &strategies() {
         let memory = Memory::default();
         for trials in [1, 2, 17, 40] {
-            let budget = Budget { trials: Some(trials), seconds: None };
+            let budget = Budget { trials: Some(trials), ..Budget::default() };
             let mut study = study_in(&memory);
             Setup { budget, ..setup(strategy) }.run(&mut study).unwrap();
             assert_eq!(study.evaluated(), trials);
@@ -188,7 +191,7 @@ fn a_budget_raised_on_resume_continues_the_same_search() {
 
 #[test]
 fn the_number_of_workers_changes_only_the_time() {
-    for strategy in &STRATEGIES {
+    for strategy in &strategies() {
         let expected = uninterrupted(&setup(strategy));
         for workers in [2, 3, 8] {
             let evaluator = FormulaEvaluator { delay_us: 200, ..FormulaEvaluator::default() };
@@ -200,8 +203,8 @@ fn the_number_of_workers_changes_only_the_time() {
 
 #[test]
 fn an_exhausted_space_ends_the_search_when_every_architecture_is_a_trial() {
-    for strategy in &STRATEGIES {
-        let budget = Budget { trials: Some(1_000), seconds: None };
+    for strategy in &strategies() {
+        let budget = Budget { trials: Some(1_000), ..Budget::default() };
         let setup = Setup { sizes: 2, budget, limits: Limits::default(), ..setup(strategy) };
         let mut study = study_in(&Memory::default());
         assert_eq!(setup.run(&mut study).unwrap(), StopReason::SpaceExhausted);
@@ -222,7 +225,7 @@ fn limits_that_nothing_keeps_end_the_search() {
 #[test]
 fn a_budget_of_seconds_ends_the_search_and_covers_all_sessions() {
     let evaluator = FormulaEvaluator { delay_us: 2_000, ..FormulaEvaluator::default() };
-    let budget = Budget { trials: None, seconds: Some(0.2) };
+    let budget = Budget { seconds: Some(0.2), ..Budget::default() };
     let setup = Setup { evaluator, budget, ..setup(&StrategySettings::Random) };
     let mut study = study_in(&Memory::default());
     let began = std::time::Instant::now();
@@ -244,11 +247,11 @@ struct Interrupting<'a> {
 }
 
 impl Evaluator for Interrupting<'_> {
-    fn cost(&self, arch: &crate::space::CellArchitecture) -> Result<Scores> {
+    fn cost(&self, arch: &CellArchitecture) -> Result<Scores> {
         self.inner.cost(arch)
     }
 
-    fn evaluate(&self, arch: &crate::space::CellArchitecture, seed: u64) -> Result<Scores> {
+    fn evaluate(&self, arch: &CellArchitecture, seed: u64) -> Result<Scores> {
         if self.count.fetch_add(1, Ordering::Relaxed) == self.at {
             self.flag.store(true, Ordering::Relaxed);
             if self.abandon {
@@ -261,7 +264,7 @@ impl Evaluator for Interrupting<'_> {
 
 #[test]
 fn an_interrupted_search_ends_in_order_and_resumes_to_the_same_trials() {
-    for strategy in &STRATEGIES {
+    for strategy in &strategies() {
         for (at, abandon, workers) in [(0, false, 1), (5, true, 1), (20, false, 3), (20, true, 3)] {
             let setup = Setup { workers, ..setup(strategy) };
             let flag = AtomicBool::new(false);
@@ -284,11 +287,11 @@ struct Broken {
 }
 
 impl Evaluator for Broken {
-    fn cost(&self, _: &crate::space::CellArchitecture) -> Result<Scores> {
+    fn cost(&self, _: &CellArchitecture) -> Result<Scores> {
         Ok(Scores { params: Some(1), macs: Some(1), ..Scores::default() })
     }
 
-    fn evaluate(&self, _: &crate::space::CellArchitecture, _: u64) -> Result<Scores> {
+    fn evaluate(&self, _: &CellArchitecture, _: u64) -> Result<Scores> {
         assert!(!self.panics, "heads do not divide {}", "channels");
         Ok(Scores { accuracy: Some(f64::NAN), latency_ms: Some(1.0), loss: Some(0.5), ..Scores::default() })
     }
@@ -309,7 +312,7 @@ fn failures_are_recorded_and_too_many_in_a_row_end_the_search() {
 
 #[test]
 fn a_panic_of_an_evaluation_is_the_reason_of_a_failed_trial() {
-    let budget = Budget { trials: Some(2), seconds: None };
+    let budget = Budget { trials: Some(2), ..Budget::default() };
     let setup = Setup { budget, ..setup(&StrategySettings::Random) };
     let mut study = study_in(&Memory::default());
     setup.run_with(&Broken { panics: true }, &mut study, &AtomicBool::new(false)).unwrap();
@@ -349,7 +352,7 @@ impl Storage for Failing {
 #[test]
 fn a_search_that_cannot_record_ends_with_the_error_and_resumes() {
     for at in [0, 1, 2, 3, 30] {
-        let setup = Setup { workers: 3, ..setup(&STRATEGIES[1]) };
+        let setup = Setup { workers: 3, ..setup(&StrategySettings::Evolution { population: 6, sample: 3 }) };
         let memory = Memory::default();
         let inner = memory.open().unwrap();
         let mut study = Study::open(Failing { inner, at, appends: 0 }).unwrap();
@@ -360,4 +363,136 @@ fn a_search_that_cannot_record_ends_with_the_error_and_resumes() {
         setup.run(&mut study).unwrap();
         assert_eq!(timeless(&study), uninterrupted(&setup));
     }
+}
+
+/// Architectures of which the second is equivalent to the first, the fourth cannot be built and the last fails.
+fn given() -> Vec<CellArchitecture> {
+    use crate::space::Op;
+    let arch = crate::search::formula::architecture;
+    vec![
+        arch(18, 21, Op::Conv3x3),
+        arch(18, 21, Op::Conv3x3),
+        arch(3, 4, Op::Conv3x3),
+        arch(5, 5, Op::None),
+        arch(30, 30, Op::MaxPool3x3),
+        arch(6, 7, Op::Cse),
+    ]
+}
+
+#[test]
+fn given_architectures_are_the_first_trials_and_a_resume_equals_an_uninterrupted_run() {
+    for strategy in &strategies() {
+        let setup = Setup { warm_start: given(), ..setup(strategy) };
+        let whole = Memory::default();
+        let mut study = study_in(&whole);
+        setup.run(&mut study).unwrap();
+        let expected = timeless(&study);
+        let sizes: Vec<usize> = expected.iter().take(5).map(|trial| trial.arch.channels).collect();
+        assert_eq!(sizes, [18, 3, 5, 30, 6], "{strategy:?}");
+        use TrialState::{Failed, Finished, Rejected};
+        let states: Vec<TrialState> = expected.iter().take(5).map(|trial| trial.state).collect();
+        assert_eq!(states, [Finished, Finished, Rejected, Rejected, Failed], "{strategy:?}");
+        drop(study);
+        let events = whole.open().unwrap().events().unwrap();
+        for kept in (0..=events.len()).step_by(3) {
+            let memory = Memory::default();
+            memory.open().unwrap().append(&events[..kept]).unwrap();
+            let mut study = study_in(&memory);
+            setup.run(&mut study).unwrap();
+            assert_eq!(timeless(&study), expected, "{strategy:?}, resumed after {kept} events");
+        }
+        let workers = Setup { workers: 3, warm_start: given(), ..self::setup(strategy) };
+        assert_eq!(uninterrupted(&workers), expected, "{strategy:?}");
+    }
+}
+
+#[test]
+fn a_good_start_is_searched_from() {
+    // Next to the optimum, which random candidates miss.
+    let start = vec![crate::search::formula::architecture(20, 19, crate::space::Op::Conv3x3)];
+    let strategy = StrategySettings::Local { starts: 1, neighbours: 100 };
+    let (budget, limits) = (Budget { trials: Some(60), ..Budget::default() }, Limits::default());
+    let mut study = study_in(&Memory::default());
+    Setup { warm_start: start, budget, limits, sizes: 200, ..setup(&strategy) }.run(&mut study).unwrap();
+    let best = &study.best().unwrap().arch;
+    assert_eq!((best.channels, best.n_cells), (20, 20));
+}
+
+#[test]
+fn patience_ends_a_search_after_candidates_that_are_no_better() {
+    for strategy in &strategies() {
+        let budget = Budget { patience: Some(12), ..Budget::default() };
+        let setup = Setup { budget, ..setup(strategy) };
+        let memory = Memory::default();
+        let mut study = study_in(&memory);
+        assert_eq!(setup.run(&mut study).unwrap(), StopReason::Patience, "{strategy:?}");
+        // The last two were chosen before the last of the twelve was known.
+        let told = &study.trials()[..study.trials().len() - 2];
+        let evaluated: Vec<&Trial> = told.iter().filter(|trial| trial.is_evaluated()).collect();
+        let mut front = crate::search::Front::default();
+        let mut behind = 0;
+        for trial in &evaluated {
+            let merits = setup.objective.merits(&trial.scores);
+            let is_better = trial.state == TrialState::Finished && front.improve(&merits.unwrap());
+            behind = if is_better { 0 } else { behind + 1 };
+        }
+        let evaluated = evaluated.len();
+        assert_eq!(behind, 12, "{strategy:?}");
+        let ended = timeless(&study);
+        assert_eq!(setup.run(&mut study).unwrap(), StopReason::Patience);
+        assert_eq!(timeless(&study), ended, "a second session went on");
+        let patient =
+            Setup { budget: Budget { trials: Some(40), ..Budget::default() }, ..self::setup(strategy) };
+        if evaluated + 2 < 40 {
+            patient.run(&mut study).unwrap();
+            assert_eq!(timeless(&study), uninterrupted(&patient), "{strategy:?}");
+        }
+    }
+}
+
+#[test]
+fn settings_changed_behind_the_back_of_a_study_are_named() {
+    let settings = |seed: u64| SearchSettings {
+        space: serde_json::Value::Null,
+        seed,
+        strategy: StrategySettings::Random,
+        objective: "accuracy".parse().unwrap(),
+        limits: Limits::default(),
+        lookahead: 1,
+        evaluation: serde_json::Value::Null,
+        warm_start: Vec::new(),
+    };
+    let memory = Memory::default();
+    let run_with = |seed: u64| {
+        let plan = Plan {
+            space: &FormulaSpace { sizes: 9 },
+            evaluator: &FormulaEvaluator::default(),
+            objective: &"accuracy".parse().unwrap(),
+            limits: Limits::default(),
+            warm_start: &[],
+            budget: Budget { trials: Some(3), ..Budget::default() },
+            seed,
+            lookahead: 1,
+            workers: 1,
+            settings: settings(seed).digest(),
+            interrupted: &AtomicBool::new(false),
+        };
+        run(&plan, settings(seed).strategy.build().unwrap().as_mut(), &mut study_in(&memory), &mut |_| {})
+    };
+    run_with(4).unwrap();
+    run_with(4).unwrap();
+    let error = run_with(5).unwrap_err().to_string();
+    assert!(error.contains("study.json was changed since the study was begun (seed);"), "{error}");
+}
+
+#[test]
+fn strategies_for_one_objective_do_not_start_with_several() {
+    let several = Setup {
+        objective: "accuracy,params".parse().unwrap(),
+        ..setup(&StrategySettings::Evolution { population: 6, sample: 3 })
+    };
+    let memory = Memory::default();
+    let error = several.run(&mut study_in(&memory)).unwrap_err().to_string();
+    assert!(error.contains("--strategy evolution takes one objective, found 2"), "{error}");
+    assert_eq!(memory.open().unwrap().events().unwrap(), []);
 }
