@@ -71,7 +71,7 @@ pub struct Args {
     /// Reject candidates with a longer median forward pass
     #[arg(long, value_name = "MS")]
     max_latency_ms: Option<f64>,
-    /// Candidates evaluated at once, at most 4; the trials do not depend on it
+    /// Candidates evaluated at once, at most 4; the trials do not depend on it, and one that is timed runs alone
     #[arg(long, value_name = "N", default_value_t = 1)]
     workers: usize,
     /// Threads that a candidate's arithmetic uses [default: all cores]
@@ -111,7 +111,6 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let space = space_of(&record.settings)?;
     // All that can be wrong with the inputs shows here, before a folder is made.
     let (mut evaluation, _) = evaluation_of(&record.settings.evaluation)?;
-    let times = evaluation.measure_latency;
     let evaluator = GhnEvaluator::new(evaluation.clone())?.on(&args.device.open()?)?;
     if folder.is_none() {
         evaluation.eval_images = args.scoring.eval_images(&evaluator)?;
@@ -136,9 +135,6 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         );
     }
     let mut study = Study::open(journal)?;
-    if times && args.workers > 1 {
-        eprintln!("note: with --workers {} candidates disturb each other's latency", args.workers);
-    }
     let settings = &record.settings;
     let resumed = if args.resume { "resuming" } else { "searching" };
     eprintln!(

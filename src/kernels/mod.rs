@@ -11,6 +11,7 @@ pub mod convolution;
 mod cuda;
 pub mod decoding;
 pub mod depthwise;
+pub mod fused;
 mod lanes;
 mod matrix;
 pub mod message_passing;
