@@ -293,7 +293,8 @@ fn of_run(run: &Path, choice: TrialChoice, predicts: bool) -> anyhow::Result<Sou
             })?
         }
     };
-    let (evaluation, sha256) = evaluation_of(&record.settings.evaluation).with_context(|| run.display().to_string())?;
+    let (evaluation, sha256) =
+        evaluation_of(&record.settings.evaluation).with_context(|| run.display().to_string())?;
     if predicts && let Some(ghn) = &evaluation.ghn {
         let now = evaluation_value(&evaluation)?;
         if now.get("ghn_sha256").and_then(serde_json::Value::as_str) != sha256.as_deref() {

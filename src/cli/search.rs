@@ -202,10 +202,8 @@ fn conclude(
         } else {
             ("the winner", String::new())
         };
-        text += &format!(
-            "to take {whom} away: foretell export {}{trial} --out winner.onnx\n",
-            folder.display()
-        );
+        text +=
+            &format!("to take {whom} away: foretell export {}{trial} --out winner.onnx\n", folder.display());
     }
     print(&format!("{text}{hint}{more}\n"))?;
     if stopped == StopReason::Interrupted {

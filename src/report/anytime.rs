@@ -124,7 +124,7 @@ pub(super) fn median(values: &mut [f64]) -> Option<f64> {
 
 /// Curves over evaluated candidates: each run faint, the median of each group bold.
 pub(super) struct AnytimeFigure {
-    groups: Vec<(String, Vec<Vec<(f64, f64)>>)>,
+    groups: Vec<(String, Vec<Curve>)>,
     title: &'static str,
     label: &'static str,
     explanation: String,

@@ -269,7 +269,12 @@ fn several_objectives_mark_and_sort_by_the_front() {
 fn what_was_reached_is_measured_from_the_worst_of_all_runs() {
     let at = |number: u64, accuracy: f64, macs: u64| {
         let scores = Scores { accuracy: Some(accuracy), macs: Some(macs), ..Scores::default() };
-        Trial { state: TrialState::Finished, value: Some(accuracy), reason: None, ..trial(number, None, scores) }
+        Trial {
+            state: TrialState::Finished,
+            value: Some(accuracy),
+            reason: None,
+            ..trial(number, None, scores)
+        }
     };
     let run = |group: &str, trials: Vec<Trial>| Run { group: group.into(), name: group.into(), trials };
     let failed = trial(0, None, Scores::default());
