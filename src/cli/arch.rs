@@ -2,11 +2,14 @@
 
 use super::output::print;
 use crate::deepnets::resolve;
+use crate::files::write_atomically;
 use crate::graph::Graph;
 use crate::network::{Network, OpKind, OpNode, Param, build, expand_at};
+use crate::report::genotype_svg;
 use crate::space::{ArchRecord, Architecture, Edge};
 use anyhow::{Context, bail};
 use std::fmt::Write as _;
+use std::path::PathBuf;
 
 /// Look at an architecture.
 #[derive(Debug, clap::Args)]
@@ -19,6 +22,20 @@ pub struct Args {
 enum Command {
     /// Show an architecture's ops, shapes, parameters and costs.
     Show(Show),
+    /// Draw the normal and the reduction cell as SVG.
+    Draw(Draw),
+}
+
+#[derive(Debug, clap::Args)]
+struct Draw {
+    /// FILE, FILE#ID or the name of a predefined cell network, e.g. DARTS.
+    arch: String,
+    /// Architecture to pick from the file.
+    #[arg(long)]
+    id: Option<String>,
+    /// File to write.
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
 }
 
 #[derive(Debug, clap::Args)]
@@ -41,7 +58,23 @@ struct Show {
 
 /// Runs the command.
 pub fn run(args: Args) -> anyhow::Result<()> {
-    let Command::Show(show) = args.command;
+    match args.command {
+        Command::Show(show) => run_show(&show),
+        Command::Draw(draw) => run_draw(&draw),
+    }
+}
+
+fn run_draw(draw: &Draw) -> anyhow::Result<()> {
+    let record = resolve(&draw.arch, draw.id.as_deref(), None)?;
+    let Architecture::Cells(cells) = &record.arch else {
+        bail!("{} is not made of cells, so there is nothing to draw", record.id);
+    };
+    cells.genotype.check().with_context(|| place(&draw.arch, &record))?;
+    write_atomically(&draw.out, genotype_svg(&cells.genotype, &record.id).as_bytes())?;
+    print(&format!("wrote {}\n", draw.out.display()))
+}
+
+fn run_show(show: &Show) -> anyhow::Result<()> {
     let record = resolve(&show.arch, show.id.as_deref(), show.classes)?;
     let network = match (&record.arch, show.size) {
         (Architecture::Cells(cells), Some(size)) => expand_at(cells, record.num_classes, size),

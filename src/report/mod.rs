@@ -4,6 +4,7 @@
 //! [`Leaderboard`]s as text, CSV and Parquet; plots as PNG and SVG. Files are written whole or not at all.
 
 mod canvas;
+mod cells;
 mod evaluation;
 mod files;
 mod frame;
@@ -15,6 +16,7 @@ mod plots;
 mod progress;
 mod training;
 
+pub use cells::genotype_svg;
 pub use evaluation::evaluation_plot;
 pub use files::{write_csv, write_parquet};
 pub use frame::frame;
