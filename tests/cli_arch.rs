@@ -54,6 +54,32 @@ fn arch_show_explains_what_is_wrong() {
 }
 
 #[test]
+fn arch_draw_writes_the_cells_and_refuses_what_has_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("cells.svg");
+    let draw = |arch: &str| foretell(&["arch", "draw", arch, "--out", out.to_str().unwrap()]);
+    let archs = format!("{}#train/7", fixture("archs.json").display());
+    let output = draw(&archs);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let svg = std::fs::read_to_string(&out).unwrap();
+    assert!(svg.starts_with("<svg xmlns=") && svg.ends_with("</svg>\n"), "{svg}");
+    let records = json(&fixture("archs.json"));
+    let record = records.as_array().unwrap().iter().find(|record| record["id"] == "train/7").unwrap();
+    for cell in ["normal", "reduce"] {
+        for edge in record["args"]["genotype"][cell].as_array().unwrap() {
+            let op = edge[0].as_str().unwrap();
+            assert!(svg.contains(&format!(">{op}</text>")), "{op} is not drawn");
+        }
+    }
+    std::fs::remove_file(&out).unwrap();
+    let output = draw("resnet50");
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    assert!(message.contains("resnet50 is not made of cells"), "{message}");
+    assert!(!out.exists());
+}
+
+#[test]
 fn fixture_writes_graphs_and_rejections() {
     let folder = tempfile::tempdir().unwrap();
     let mut records = json(&fixture("archs.json"));

@@ -100,7 +100,8 @@ fn a_search_writes_its_results_and_the_leaderboard_reads_them() {
     assert!(printed.contains("to continue: foretell search --resume --out runs/search-001"), "{printed}");
     let plots = ["accuracy-latency", "best-so-far", "clean-noisy"];
     let plots = plots.iter().flat_map(|stem| ["png", "svg"].map(|kind| format!("{stem}.{kind}")));
-    for name in plots.chain(["leaderboard.csv".into(), "leaderboard.jsonl".into(), "trials.parquet".into()]) {
+    let files = ["leaderboard.csv", "leaderboard.jsonl", "trials.parquet", "report.html"].map(String::from);
+    for name in plots.chain(files) {
         assert!(printed.contains(&format!("runs/search-001/{name}")), "{name} is not named: {printed}");
         assert!(std::fs::metadata(run.join(&name)).unwrap().len() > 0, "{name}");
     }
@@ -121,6 +122,21 @@ fn a_search_writes_its_results_and_the_leaderboard_reads_them() {
     let (code, error) = failed(&board);
     assert!(code == Some(2) && error.contains("unknown sort key \"speed\""), "{error}");
 
+    // The page is the same whenever it is written.
+    let page = std::fs::read_to_string(run.join("report.html")).unwrap();
+    assert!(page.contains("<h1>search-001</h1>") && page.contains("the budget of trials is spent"), "{page}");
+    let report = |args: &[&str]| foretell(folder.path()).arg("report").args(args).output().unwrap();
+    let printed = succeeded(&report(&["runs/search-001", "--out", "again.html"]));
+    assert_eq!(printed, "wrote again.html\n");
+    assert_eq!(std::fs::read_to_string(folder.path().join("again.html")).unwrap(), page);
+    let args = ["leaderboard", "runs/search-001", "--html", "board.html"];
+    succeeded(&foretell(folder.path()).args(args).output().unwrap());
+    assert_eq!(std::fs::read_to_string(folder.path().join("board.html")).unwrap(), page);
+    succeeded(&report(&["runs/search-001", "--control", "runs/search-001", "--out", "again.html"]));
+    assert!(std::fs::read_to_string(folder.path().join("again.html")).unwrap().len() > page.len());
+    let (code, error) = failed(&report(&["runs/search-001", "--control", "runs"]));
+    assert!(code == Some(1) && error.contains("runs: no study here"), "{error}");
+
     // Another search does not touch the first.
     let before = std::fs::read(run.join("journal.jsonl")).unwrap();
     succeeded(&search(folder.path(), &["--trials", "1"]));
@@ -128,6 +144,10 @@ fn a_search_writes_its_results_and_the_leaderboard_reads_them() {
     let (code, error) = failed(&search(folder.path(), &["--trials", "1", "--name", "search-001"]));
     assert!(code == Some(1) && error.contains("already holds a study; give --resume"), "{error}");
     assert_eq!(std::fs::read(run.join("journal.jsonl")).unwrap(), before);
+
+    succeeded(&search(folder.path(), &["--trials", "1", "--objective", "latency", "--name", "fast"]));
+    let (code, error) = failed(&report(&["runs/search-001", "--control", "runs/fast"]));
+    assert!(code == Some(1) && error.contains("(objective: \"accuracy\", not \"latency\")"), "{error}");
 
     let resumed = ["--out", "runs/search-001", "--resume", "--seed", "5", "--objective", "latency"];
     let (code, error) = failed(&search(folder.path(), &resumed));

@@ -1,7 +1,9 @@
 //! `foretell leaderboard`: the best candidates of a run, also while its search goes on.
 
 use super::output::print;
-use crate::report::{Leaderboard, SortKey, frame, write_csv, write_parquet, write_plots};
+use crate::report::{
+    Leaderboard, ReportedStudy, SortKey, frame, write_csv, write_parquet, write_plots, write_report,
+};
 use crate::study::{Folder, Study, Trial};
 use std::path::PathBuf;
 
@@ -25,6 +27,9 @@ pub struct Args {
     /// Write the plots, PNG and SVG, into this folder
     #[arg(long, value_name = "DIR")]
     plots: Option<PathBuf>,
+    /// Write the study as one HTML page
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
 }
 
 /// Runs the command.
@@ -49,6 +54,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         for reason in plots.left_out {
             eprintln!("no plot {reason}");
         }
+    }
+    if let Some(path) = args.html {
+        write_report(&ReportedStudy::open(&args.run)?, None, &path)?;
+        written.push(path);
     }
     for path in written {
         print(&format!("wrote {}\n", path.display()))?;

@@ -12,6 +12,7 @@ mod leaderboard;
 mod output;
 mod predict;
 mod progress;
+mod report;
 mod search;
 mod space;
 mod threads;
@@ -50,6 +51,8 @@ pub enum Command {
     Search(Box<search::Args>),
     /// Show the best architectures of a search, and write tables and plots
     Leaderboard(leaderboard::Args),
+    /// Write a search as one HTML page: leaderboard, charts, cells, settings
+    Report(report::Args),
     /// Predict the weights of an architecture
     Predict(predict::Args),
     /// Measure hypernetworks on architectures that they were not trained on
@@ -90,6 +93,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Ghn(args) => ghn::run(args),
         Command::Search(args) => search::run(*args),
         Command::Leaderboard(args) => leaderboard::run(args),
+        Command::Report(args) => report::run(args),
         Command::Predict(args) => predict::run(args),
         Command::EvalGhn(args) => eval_ghn::run(args),
         Command::Train(args) => train::run(*args),

@@ -3,9 +3,10 @@
 use super::interrupt::stop_flag;
 use super::output::print;
 use super::progress::Progress;
+use super::report::REPORT;
 use super::threads;
 use crate::pipeline::{EvaluationSettings, GhnEvaluator};
-use crate::report::{Leaderboard, SortKey, write_results};
+use crate::report::{Leaderboard, ReportedStudy, SortKey, write_report, write_results};
 use crate::search::{Budget, Limits, Metric, Objective, RegularisedEvolution, StopReason, StrategySettings};
 use crate::space::Space;
 use crate::study::{self, Folder, Plan, SearchSettings, Storage, Study, StudyRecord};
@@ -217,7 +218,10 @@ fn conclude(
 ) -> anyhow::Result<()> {
     let mut text = Leaderboard::new(study.trials(), SortKey::Objective).table(10);
     text += &format!("stopped after {:.1} s of search: {stopped}\n", study.elapsed_s());
-    let results = write_results(study.trials(), objective, num_classes, folder)?;
+    let mut results = write_results(study.trials(), objective, num_classes, folder)?;
+    let page = folder.join(REPORT);
+    write_report(&ReportedStudy::open(folder)?, None, &page)?;
+    results.written.push(page);
     for reason in &results.left_out {
         eprintln!("no plot {reason}");
     }

@@ -24,7 +24,7 @@ pub fn genotype_svg(genotype: &Genotype, title: &str) -> String {
     let mut top = 0.0;
     for (name, cell) in &cells {
         let _ = write!(body, "<text class=\"cell-head\" x=\"12\" y=\"{:.1}\">{name}</text>", top + 22.0);
-        let _ = write!(body, "<g transform=\"translate(0 {:.1})\">{}</g>\n", top + HEAD, drawn(cell));
+        let _ = writeln!(body, "<g transform=\"translate(0 {:.1})\">{}</g>", top + HEAD, drawn(cell));
         top += HEAD + cell.size.1;
     }
     format!(

@@ -1,13 +1,15 @@
 //! Results: frames, leaderboards and plots.
 //!
 //! In: the trials of a study. Out: a polars [`frame`] with a row for every trial, failed ones included;
-//! [`Leaderboard`]s as text, CSV and Parquet; plots as PNG and SVG. Files are written whole or not at all.
+//! [`Leaderboard`]s as text, CSV and Parquet; plots as PNG and SVG; drawings of cells; one HTML page that holds all
+//! of it ([`write_report`]). Files are written whole or not at all.
 
 mod canvas;
 mod cells;
 mod evaluation;
 mod files;
 mod frame;
+mod html;
 mod leaderboard;
 mod network_training;
 mod noise;
@@ -20,6 +22,7 @@ pub use cells::genotype_svg;
 pub use evaluation::evaluation_plot;
 pub use files::{write_csv, write_parquet};
 pub use frame::frame;
+pub use html::{ReportedStudy, obstacles_to_control, report_page, write_report};
 pub use leaderboard::{Leaderboard, SortKey};
 pub use network_training::network_training_plot;
 pub use pareto::pareto_front;

@@ -11,13 +11,13 @@ use std::collections::BTreeMap;
 /// Width and height of a state's box.
 pub(super) const BOX: (f64, f64) = (44.0, 30.0);
 /// Width and height of an operation's label.
-pub(super) const LABEL: (f64, f64) = (106.0, 22.0);
+pub(super) const LABEL: (f64, f64) = (102.0, 22.0);
 /// Between a label and its state: room for an arrowhead.
 pub(super) const ARROW: f64 = 16.0;
 /// Between the two labels of a state.
 const LABEL_GAP: f64 = 8.0;
 /// Between layers: room for curves.
-const LAYER_GAP: f64 = 52.0;
+const LAYER_GAP: f64 = 42.0;
 /// Between the boxes of a layer.
 const BOX_GAP: f64 = 16.0;
 const MARGIN: f64 = 12.0;
@@ -100,9 +100,7 @@ impl Layout {
         let place = |role, layer, height| Place { role, layer, x: 0.0, y: 0.0, height };
         let two_labels = 2.0 * LABEL.1 + LABEL_GAP;
         let mut places: Vec<Place> = (0..2 + steps)
-            .map(|state| {
-                place(Role::State(state), layer[state], if state < 2 { BOX.1 } else { two_labels })
-            })
+            .map(|state| place(Role::State(state), layer[state], if state < 2 { BOX.1 } else { two_labels }))
             .collect();
         let output = places.len();
         places.push(place(Role::Output, last, BOX.1.max(10.0 * concat.len() as f64)));
@@ -247,8 +245,9 @@ impl Layout {
         for target in 0..self.places.len() {
             let mut ending: Vec<usize> =
                 (0..self.links.len()).filter(|&link| self.links[link].to == target).collect();
-            ending
-                .sort_by(|&a, &b| self.places[self.links[a].from].y.total_cmp(&self.places[self.links[b].from].y));
+            ending.sort_by(|&a, &b| {
+                self.places[self.links[a].from].y.total_cmp(&self.places[self.links[b].from].y)
+            });
             let pitch = match self.places[target].role {
                 Role::State(_) => LABEL.1 + LABEL_GAP,
                 Role::Output | Role::Lane => 10.0,

@@ -68,5 +68,8 @@ fn what_does_not_reach_the_output_is_faint() {
 fn titles_are_text() {
     let Architecture::Cells(cells) = resolve("DARTS", None, None).unwrap().arch else { panic!("no cells") };
     let svg = genotype_svg(&cells.genotype, "</title><script>alert(\"1\")</script>&");
-    assert!(!svg.contains("<script") && svg.contains("&lt;/title&gt;&lt;script&gt;alert(&quot;1&quot;)"), "{svg}");
+    assert!(
+        !svg.contains("<script") && svg.contains("&lt;/title&gt;&lt;script&gt;alert(&quot;1&quot;)"),
+        "{svg}"
+    );
 }
