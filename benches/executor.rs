@@ -1,7 +1,8 @@
 //! Time and GFLOP/s of the native executor beside the GEMM peak of the same run.
 //!
 //! `cargo bench --bench executor`; a filter after `--` selects cases. Before the timings one line per case gives
-//! its rate and share of the peak (median of several runs).
+//! its rate and share of the peak (median of several runs). `FORETELL_SHARES=ID,ID` prints instead how the time of
+//! these fixture networks divides over kinds of ops; `train/16` is one.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -78,9 +79,7 @@ fn cases() -> Vec<Case> {
             batch: 64,
         });
     }
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/archs.json");
-    let records: Vec<ArchRecord> =
-        serde_json::from_str(&std::fs::read_to_string(path).expect(path)).expect(path);
+    let records = records();
     for id in [
         "micro/sep_conv_3x3",
         "micro/conv_3x3",
@@ -145,7 +144,47 @@ fn gemm_peak() -> f64 {
     2.0 * (n * n * n) as f64 / seconds / 1e9
 }
 
+fn records() -> Vec<ArchRecord> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/archs.json");
+    serde_json::from_str(&std::fs::read_to_string(path).expect(path)).expect(path)
+}
+
+/// How the time of fixture networks divides over kinds of ops.
+fn shares(ids: &str) {
+    let (records, batch, runs) = (records(), 64, 5);
+    for id in ids.split(',') {
+        let record =
+            records.iter().find(|record| record.id == id).unwrap_or_else(|| panic!("no fixture {id}"));
+        let network = build(&record.arch, record.num_classes).expect("fixtures expand");
+        let params = scattered(network.n_params());
+        let images = scattered(batch * network.input_shape().iter().product::<usize>());
+        let labels: Vec<u8> = (0..batch).map(|i| (i % network.num_classes()) as u8).collect();
+        let mut grad = vec![0f32; params.len()];
+        let mut executor = NativeExecutor::<f32>::new(&network, batch).expect("fixtures run");
+        let mut pass = |executor: &mut NativeExecutor<f32>| {
+            let mode = Mode::TrainWithoutDropout;
+            black_box(executor.loss_and_gradient(&params, &images, &labels, mode, &mut grad))
+                .expect("it fits");
+        };
+        pass(&mut executor);
+        executor.measure();
+        let start = Instant::now();
+        (0..runs).for_each(|_| pass(&mut executor));
+        let wall = start.elapsed().as_secs_f64() * 1e3 / f64::from(runs);
+        let threads = rayon::current_num_threads();
+        println!("{id}: {wall:.1} ms for a training pass on {threads} threads; ms summed over threads:");
+        for share in executor.shares() {
+            let (forward, backward) =
+                (share.forward_ms / f64::from(runs), share.backward_ms / f64::from(runs));
+            println!("  {:40} forward {forward:8.2}  backward {backward:8.2}", share.kind);
+        }
+    }
+}
+
 fn rates(criterion: &mut Criterion) {
+    if let Ok(ids) = std::env::var("FORETELL_SHARES") {
+        return shares(&ids);
+    }
     let peak = gemm_peak();
     println!("gemm n=1024: {peak:.0} GFLOP/s on {} threads", rayon::current_num_threads());
     for Case { name, network, batch } in cases() {

@@ -3,7 +3,7 @@
 //! Images, noise and the hypernetwork are loaded once and shared by all candidates; a candidate costs its graph,
 //! one pass of the hypernetwork, and forward passes of its own.
 
-use crate::execute::NativeExecutor;
+use crate::execute::{NativeExecutor, Workspace};
 use crate::ghn::Ghn;
 use crate::graph::Graph;
 use crate::images::{self, NoiseBank, PreparedImages};
@@ -14,6 +14,7 @@ use crate::space::CellArchitecture;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
+use std::sync::{PoisonError, RwLock};
 use std::time::Instant;
 
 /// More threads than any machine has cores take minutes to start.
@@ -57,6 +58,9 @@ pub struct GhnEvaluator {
     timed: PreparedImages,
     timing: LatencyOptions,
     timing_pool: rayon::ThreadPool,
+    workspace: Workspace<f32>,
+    /// Held for reading by candidates at work, for writing while one is timed: the others wait meanwhile.
+    quiet: RwLock<()>,
 }
 
 impl GhnEvaluator {
@@ -119,6 +123,8 @@ impl GhnEvaluator {
             timed,
             timing,
             timing_pool,
+            workspace: Workspace::default(),
+            quiet: RwLock::new(()),
         })
     }
 
@@ -149,17 +155,24 @@ impl GhnEvaluator {
     /// # Errors
     /// If the architecture cannot be built, or its predicted weights or logits are not finite.
     pub fn score(&self, arch: &CellArchitecture) -> Result<Scores> {
+        let at_work = || self.quiet.read().unwrap_or_else(PoisonError::into_inner);
+        let turn = at_work();
         let started = Instant::now();
         let network = self.network(arch)?;
         let graph = Graph::of(&network);
         let params = self.ghn.predict_batch(&[(&network, &graph)])?.params.to_vec1::<f32>()?;
         let predict_ms = started.elapsed().as_secs_f64() * 1e3;
         let batch = self.settings.batch.min(self.clean.len());
-        let mut executor = NativeExecutor::<f32>::new(&network, batch.max(self.settings.latency_batch))?;
+        let largest = batch.max(self.settings.latency_batch);
+        let mut executor = NativeExecutor::with_workspace(&network, largest, &self.workspace)?;
         let mut scores = Scores { predict_ms: Some(predict_ms), ..costs(&network) };
+        drop(turn);
+        let turn = at_work();
         scores.set_accuracy(&score::accuracy(&mut executor, &params, &self.clean, batch)?);
         scores.set_noise(score::noise_accuracy(&mut executor, &params, &self.noisy, batch)?);
+        drop(turn);
         if self.settings.measure_latency {
+            let _alone = self.quiet.write().unwrap_or_else(PoisonError::into_inner);
             let timed = || score::latency(&mut executor, &params, &self.timed, &self.timing);
             scores.set_latency(&self.timing_pool.install(timed)?);
         }

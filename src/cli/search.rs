@@ -88,7 +88,7 @@ pub struct Args {
     /// Do not time candidates
     #[arg(long)]
     no_latency: bool,
-    /// Candidates evaluated at once, at most 4; the trials do not depend on it
+    /// Candidates evaluated at once, at most 4; the trials do not depend on it, and one that is timed runs alone
     #[arg(long, value_name = "N", default_value_t = 1)]
     workers: usize,
     /// Threads that a candidate's arithmetic uses [default: all cores]
@@ -158,7 +158,6 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let space = space_of(&record.settings)?;
     // All that can be wrong with the inputs shows here, before a folder is made.
     let (evaluation, _) = evaluation_of(&record.settings)?;
-    let times = evaluation.measure_latency;
     let evaluator = GhnEvaluator::new(evaluation)?;
     let folder = match folder {
         Some(folder) => folder,
@@ -175,9 +174,6 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         );
     }
     let mut study = Study::open(journal)?;
-    if times && args.workers > 1 {
-        eprintln!("note: with --workers {} candidates disturb each other's latency", args.workers);
-    }
     let settings = &record.settings;
     let resumed = if args.resume { "resuming" } else { "searching" };
     eprintln!(

@@ -147,7 +147,7 @@ impl Columns {
     }
 }
 
-/// Pixels `origin + step * i` of an image: subsampling and cropping.
+/// Pixels `origin + step * i` of an image: subsampling, cropping, and the phases of a stride.
 #[derive(Clone, Copy, Debug)]
 pub struct Pick {
     /// Width of the image.
@@ -155,38 +155,59 @@ pub struct Pick {
     /// Size of the result.
     pub output: [usize; 2],
     /// First row and column.
-    pub origin: usize,
+    pub origin: [usize; 2],
     /// Distance of rows and columns.
-    pub step: usize,
+    pub step: [usize; 2],
     /// Channels.
     pub channels: usize,
 }
 
 impl Pick {
-    fn each(&self, mut work: impl FnMut(usize, usize)) {
+    /// Runs `work` on each run of contiguous elements: first in the image, first in the result, their number.
+    #[inline(always)]
+    fn each(&self, mut work: impl FnMut(usize, usize, usize)) {
+        let c = self.channels;
+        // Neighbouring columns are one run.
+        let (runs, run) = if self.step[1] == 1 { (1, self.output[1] * c) } else { (self.output[1], c) };
         for row in 0..self.output[0] {
-            for column in 0..self.output[1] {
-                let from =
-                    (self.origin + row * self.step) * self.input_width + self.origin + column * self.step;
-                work(from * self.channels, (row * self.output[1] + column) * self.channels);
+            let from = (self.origin[0] + row * self.step[0]) * self.input_width + self.origin[1];
+            let to = row * self.output[1] * c;
+            for column in 0..runs {
+                work((from + column * self.step[1]) * c, to + column * c, run);
             }
         }
     }
 
     /// Copies the pixels from `x` to `y`.
     pub fn run<T: Element>(&self, x: &[T], y: &mut [T]) {
-        let c = self.channels;
-        self.each(|from, to| y[to..to + c].copy_from_slice(&x[from..from + c]));
+        self.each(|from, to, run| y[to..to + run].copy_from_slice(&x[from..from + run]));
+    }
+
+    /// The pixels of `dx` become `dy`, or `dy` is added to them.
+    pub fn scatter<T: Element>(&self, dy: &[T], dx: &mut [T], accumulate: bool) {
+        vectorized(
+            #[inline(always)]
+            || {
+                self.each(
+                    #[inline(always)]
+                    |from, to, run| {
+                        for (dx, &dy) in dx[from..from + run].iter_mut().zip(&dy[to..to + run]) {
+                            *dx = if accumulate { *dx + dy } else { dy };
+                        }
+                    },
+                );
+            },
+        );
+    }
+
+    /// The pixels of `x` become zero.
+    pub fn clear<T: Element>(&self, x: &mut [T]) {
+        self.each(|from, _, run| x[from..from + run].fill(T::zero()));
     }
 
     /// Adds `dy` to the pixels of `dx`.
     pub fn gradient<T: Element>(&self, dy: &[T], dx: &mut [T]) {
-        let c = self.channels;
-        self.each(|from, to| {
-            for (dx, &dy) in dx[from..from + c].iter_mut().zip(&dy[to..to + c]) {
-                *dx += dy;
-            }
-        });
+        self.scatter(dy, dx, true);
     }
 }
 

@@ -25,6 +25,13 @@ impl<T: Element> Buffer<T> {
     }
 }
 
+impl<T> Buffer<T> {
+    /// No elements and no memory.
+    pub fn none() -> Self {
+        Self { storage: Vec::new(), first: 0, len: 0 }
+    }
+}
+
 impl<T> Deref for Buffer<T> {
     type Target = [T];
 

@@ -4,13 +4,13 @@ use super::lanes::{Element, Kernel, Lanes};
 
 /// Rows that join before they meet the total: in single precision the rounding error of a sum then grows with the
 /// square root of tens of terms and not of thousands (Higham, Accuracy and Stability of Numerical Algorithms, 4.2).
-const ROWS: usize = 64;
+pub(super) const ROWS: usize = 64;
 
 /// Pixels that gradients of weights sum in registers before they are added to memory, for the same reason.
 pub(super) const PIXELS: usize = 128;
 
 /// Work on a block of neighbouring channels, over all rows.
-trait Block<T: Element> {
+pub(super) trait Block<T: Element> {
     /// Number of channels.
     fn channels(&self) -> usize;
 
@@ -21,7 +21,8 @@ trait Block<T: Element> {
     unsafe fn block<V: Lanes<T>, const NV: usize, const PART: bool>(&mut self, first: usize);
 }
 
-struct Blocks<B>(B);
+/// Runs a [`Block`] over all channels.
+pub(super) struct Blocks<B>(pub(super) B);
 
 impl<T: Element, B: Block<T>> Kernel<T> for Blocks<B> {
     type Output = ();
@@ -53,7 +54,10 @@ impl<T: Element, B: Block<T>> Kernel<T> for Blocks<B> {
 
 /// `NV` vectors from `source`, or its first `part` elements.
 #[inline(always)]
-unsafe fn load<T, V: Lanes<T>, const NV: usize, const PART: bool>(source: *const T, part: usize) -> [V; NV] {
+pub(super) unsafe fn load<T, V: Lanes<T>, const NV: usize, const PART: bool>(
+    source: *const T,
+    part: usize,
+) -> [V; NV] {
     // SAFETY: the caller's.
     unsafe {
         std::array::from_fn(|j| if PART { V::load_part(source, part) } else { V::load(source.add(j * V::N)) })
@@ -61,7 +65,7 @@ unsafe fn load<T, V: Lanes<T>, const NV: usize, const PART: bool>(source: *const
 }
 
 #[inline(always)]
-unsafe fn store<T, V: Lanes<T>, const NV: usize, const PART: bool>(
+pub(super) unsafe fn store<T, V: Lanes<T>, const NV: usize, const PART: bool>(
     vectors: [V; NV],
     target: *mut T,
     part: usize,
@@ -80,7 +84,7 @@ unsafe fn store<T, V: Lanes<T>, const NV: usize, const PART: bool>(
 
 /// `-vectors`.
 #[inline(always)]
-unsafe fn negated<T: Element, V: Lanes<T>, const NV: usize>(vectors: [V; NV]) -> [V; NV] {
+pub(super) unsafe fn negated<T: Element, V: Lanes<T>, const NV: usize>(vectors: [V; NV]) -> [V; NV] {
     // SAFETY: the caller's.
     unsafe { vectors.map(|vector| vector.mul_add(V::splat(-T::one()), V::splat(T::zero()))) }
 }

@@ -68,6 +68,10 @@ pub unsafe trait Lanes<T>: Copy {
     unsafe fn max(self, b: Self) -> Self;
     /// `x` in lanes where `self` equals `b`, `y` in the others.
     unsafe fn select_equal(self, b: Self, x: Self, y: Self) -> Self;
+    /// Zero where negative; NaN stays.
+    unsafe fn rectified(self) -> Self;
+    /// `self` where `sign` is above zero, else zero.
+    unsafe fn where_positive(self, sign: Self) -> Self;
 }
 
 /// Work over vectors of a type that is known only at run time.
@@ -230,6 +234,16 @@ unsafe impl<T: Element> Lanes<T> for Portable<T> {
     #[inline(always)]
     unsafe fn select_equal(self, b: Self, x: Self, y: Self) -> Self {
         Self(std::array::from_fn(|i| if self.0[i] == b.0[i] { x.0[i] } else { y.0[i] }))
+    }
+
+    #[inline(always)]
+    unsafe fn rectified(self) -> Self {
+        Self(self.0.map(|x| if x < T::zero() { T::zero() } else { x }))
+    }
+
+    #[inline(always)]
+    unsafe fn where_positive(self, sign: Self) -> Self {
+        Self(std::array::from_fn(|i| if sign.0[i] > T::zero() { self.0[i] } else { T::zero() }))
     }
 }
 

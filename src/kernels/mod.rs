@@ -9,6 +9,7 @@ mod columns;
 pub mod convolution;
 pub mod decoding;
 pub mod depthwise;
+pub mod fused;
 mod lanes;
 mod matrix;
 pub mod message_passing;

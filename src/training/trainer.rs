@@ -8,7 +8,7 @@ use super::average::Average;
 use super::config::TrainConfig;
 use super::draw::{ArchitectureSource, Candidate, Purpose, stream};
 use super::loss::attach_gradient;
-use crate::execute::{Executor, Mode, NativeExecutor};
+use crate::execute::{Executor, Mode, NativeExecutor, Workspace};
 use crate::ghn::Ghn;
 use crate::images::{Augmentation, BatchState, DataSet, PreparedImages, TrainingBatches};
 use crate::{Error, Result};
@@ -65,6 +65,7 @@ pub struct Trainer {
     pub(super) skips_in_a_row: u64,
     source: ArchitectureSource,
     validation: PreparedImages,
+    workspace: Workspace<f32>,
 }
 
 impl Trainer {
@@ -95,7 +96,18 @@ impl Trainer {
             config.evaluation.architectures,
         )?;
         let validation = data.validation.prepare(config.evaluation.images)?;
-        Ok(Trainer { config, ghn, adam, average, batches, step: 0, skips_in_a_row: 0, source, validation })
+        Ok(Trainer {
+            config,
+            ghn,
+            adam,
+            average,
+            batches,
+            step: 0,
+            skips_in_a_row: 0,
+            source,
+            validation,
+            workspace: Workspace::default(),
+        })
     }
 
     /// The run's settings.
@@ -188,7 +200,7 @@ impl Trainer {
         let losses = work
             .into_par_iter()
             .map(|(network, params, gradient, dropout_seed)| {
-                let mut executor = NativeExecutor::<f32>::new(network, labels.len())?;
+                let mut executor = NativeExecutor::with_workspace(network, labels.len(), &self.workspace)?;
                 let mode = Mode::Train { dropout_seed };
                 let loss = executor.loss_and_gradient(params, images, labels, mode, gradient)?;
                 if let Some(limit) = self.config.clip_network {
@@ -225,7 +237,7 @@ impl Trainer {
         let prediction = ghn.predict_batch(&[(&candidate.network, &candidate.graph)])?;
         let params = prediction.params.to_vec1::<f32>()?;
         let batch = self.config.images.batch.min(self.validation.len());
-        let mut executor = NativeExecutor::<f32>::new(&candidate.network, batch)?;
+        let mut executor = NativeExecutor::with_workspace(&candidate.network, batch, &self.workspace)?;
         let (mut right, mut seen) = (0usize, 0usize);
         for (images, labels) in self.validation.batches(batch) {
             let logits = executor.logits(&params, images, Mode::Evaluate)?;

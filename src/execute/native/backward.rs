@@ -1,14 +1,14 @@
 //! Gradients of ops for one chunk of images.
 
 use super::forward::spread;
-use super::layer::{Convolution, Layer};
+use super::layer::{Convolution, Layer, Phase};
 use super::worker::Chunk;
 use crate::kernels::Element;
 use crate::kernels::activation::{self, Activation};
-use crate::kernels::arrangement;
+use crate::kernels::arrangement::{self, Pick};
 use crate::kernels::convolution::{Product, View, WeightGradient};
 use crate::kernels::depthwise::{Depthwise, DepthwiseGradient};
-use crate::kernels::norm;
+use crate::kernels::{fused, norm};
 use crate::network::OpKind;
 
 impl<T: Element> Chunk<'_, '_, T> {
@@ -20,7 +20,14 @@ impl<T: Element> Chunk<'_, '_, T> {
         let len = 2 * batch.network.ops[op].shape[0];
         let images = self.value(input).chunks_exact(numel).zip(self.gradient(op).chunks_exact(numel));
         for (image, (x, dy)) in images.enumerate() {
-            norm::gradient_sums(x, dy, batch.statistics(op), self.moments_mut(slot, len, image));
+            let sums = self.moments_mut(slot, len, image);
+            match batch.norm_map(op) {
+                Some(map) if batch.marks[op].relu => {
+                    let map = map.affine(&mut self.scratch[..len / 2]);
+                    fused::relu_gradient_sums(map, x, dy, batch.statistics(op), sums);
+                }
+                _ => norm::gradient_sums(x, dy, batch.statistics(op), sums),
+            }
         }
     }
 
@@ -90,7 +97,14 @@ impl<T: Element> Chunk<'_, '_, T> {
         match node.kind {
             OpKind::BatchNorm { .. } => {
                 let (statistics, coefficients) = (batch.statistics(op), batch.coefficients(op));
-                norm::normalise_gradient(self.value(input), dy, statistics, coefficients, dx, accumulate);
+                let x = self.value(input);
+                match batch.norm_map(op) {
+                    Some(map) if batch.marks[op].relu => {
+                        let map = map.affine(&mut self.scratch[..node.shape[0]]);
+                        fused::relu_gradient(map, x, dy, coefficients, dx, accumulate);
+                    }
+                    _ => norm::normalise_gradient(x, dy, statistics, coefficients, dx, accumulate),
+                }
             }
             OpKind::Relu => Activation::Relu.gradient(self.value(op), dy, dx, accumulate),
             OpKind::Gelu => Activation::Gelu.gradient(self.value(input), dy, dx, accumulate),
@@ -149,9 +163,9 @@ impl<T: Element> Chunk<'_, '_, T> {
             OpKind::Dropout { p } => match batch.seed {
                 None => activation::copy(dy, dx, accumulate),
                 Some(seed) => {
-                    let first = (self.first * numel) as u64;
+                    let (first, stream) = ((self.first * numel) as u64, batch.marks[op].origin as u64);
                     for (i, (dx, &dy)) in dx.iter_mut().zip(dy).enumerate() {
-                        let factor = arrangement::dropout_factor::<T>(seed, op as u64, first + i as u64, p);
+                        let factor = arrangement::dropout_factor::<T>(seed, stream, first + i as u64, p);
                         *dx = if accumulate { *dx + dy * factor } else { dy * factor };
                     }
                 }
@@ -179,8 +193,7 @@ impl<T: Element> Chunk<'_, '_, T> {
         if convolution.bias.is_some() {
             arrangement::add_row_sums(dy, bias);
         }
-        let input_len = convolution.spread.image.iter().product::<usize>() * inputs;
-        let output_len = convolution.view.pixels() * outputs;
+        let (input_len, output_len) = (convolution.input_len(), convolution.output_len());
         let (taps, depth) = (&convolution.taps, convolution.depth);
         let weight_gradient = |x: &[T], view: View, dy: &[T], gradient: &mut [T]| {
             let accumulate = true;
@@ -203,7 +216,7 @@ impl<T: Element> Chunk<'_, '_, T> {
                     sliding.gradient(x, dy, weights);
                     continue;
                 }
-                let x = spread(&convolution.spread, x, self.scratch);
+                let x = &spread(&convolution.spread, x, self.scratch)[convolution.start..];
                 let view = convolution.view;
                 if convolution.depthwise {
                     DepthwiseGradient { x, view, taps, channels: outputs, dy, gradient: weights }.run();
@@ -212,24 +225,10 @@ impl<T: Element> Chunk<'_, '_, T> {
                 }
             }
         }
-        let Some((dx, accumulate)) = &mut dx else { return };
-        let accumulate = *accumulate;
-        let product = |x: &[T], view: View, y: &mut [T]| {
-            Product {
-                x,
-                view,
-                taps: &convolution.back_taps,
-                depth: convolution.back_depth,
-                weight: &self.batch.packed[convolution.back_packed..],
-                packing: convolution.back_packing,
-                outputs: inputs,
-                y,
-                accumulate,
-            }
-            .run();
-        };
+        let Some((dx, accumulate)) = dx else { return };
         if convolution.pointwise {
-            product(dy, View::matrix(dy.len() / outputs, outputs), dx);
+            let view = View::matrix(dy.len() / outputs, outputs);
+            back_product(self.batch.packed, convolution, &convolution.phases[0], dy, view, dx, accumulate);
             return;
         }
         for (dy, dx) in dy.chunks_exact(output_len).zip(dx.chunks_exact_mut(input_len)) {
@@ -238,23 +237,58 @@ impl<T: Element> Chunk<'_, '_, T> {
                 back.run(dy, weight, true, dx, accumulate);
                 continue;
             }
-            let x = spread(&convolution.back_spread, dy, self.scratch);
-            let view = convolution.back_view;
-            if convolution.depthwise {
-                let weight = &self.batch.packed[convolution.packed..];
-                Depthwise {
-                    x,
-                    view,
-                    taps: &convolution.back_taps,
-                    channels: inputs,
-                    weight,
-                    y: dx,
-                    accumulate,
-                }
-                .run();
-            } else {
-                product(x, view, dx);
-            }
+            self.input_image_gradient(convolution, dy, dx, accumulate);
         }
+    }
+
+    /// Gradient of one input image, phase by phase.
+    fn input_image_gradient(&mut self, convolution: &Convolution, dy: &[T], dx: &mut [T], accumulate: bool) {
+        let inputs = convolution.inputs();
+        let room = convolution.back_spread.len();
+        let (copy, result) = self.scratch.split_at_mut(room);
+        let x = spread(&convolution.back_spread, dy, copy);
+        if let [phase] = convolution.phases.as_slice() {
+            back_product(self.batch.packed, convolution, phase, x, phase.view, dx, accumulate);
+            return;
+        }
+        let width = convolution.spread.image[1];
+        for phase in &convolution.phases {
+            let part = Pick {
+                input_width: width,
+                output: phase.view.size,
+                origin: phase.origin,
+                step: phase.step,
+                channels: inputs,
+            };
+            if phase.order.is_empty() {
+                if !accumulate {
+                    part.clear(dx);
+                }
+                continue;
+            }
+            let result = &mut result[..phase.view.pixels() * inputs];
+            back_product(self.batch.packed, convolution, phase, x, phase.view, result, false);
+            part.scatter(result, dx, accumulate);
+        }
+    }
+}
+
+/// One phase of the gradient of the input.
+fn back_product<T: Element>(
+    packed: &[T],
+    convolution: &Convolution,
+    phase: &Phase,
+    x: &[T],
+    view: View,
+    y: &mut [T],
+    accumulate: bool,
+) {
+    let (taps, depth) = (&phase.taps, phase.depth);
+    let weight = &packed[phase.packed..];
+    let (packing, outputs) = (convolution.back_packing, convolution.inputs());
+    if convolution.depthwise {
+        Depthwise { x, view, taps, channels: outputs, weight, y, accumulate }.run();
+    } else {
+        Product { x, view, taps, depth, weight, packing, outputs, y, accumulate }.run();
     }
 }

@@ -1,18 +1,19 @@
 //! Outputs of ops for one chunk of images.
 
 use super::layer::{Convolution, Layer};
-use super::worker::Chunk;
+use super::worker::{Chunk, NormMap};
 use crate::kernels::Element;
 use crate::kernels::activation::{self, Activation};
 use crate::kernels::arrangement::{self, Columns, Pick};
 use crate::kernels::attention::Attention;
 use crate::kernels::convolution::{Product, View};
 use crate::kernels::depthwise::Depthwise;
+use crate::kernels::fused::{self, Affine};
 use crate::kernels::norm;
 use crate::kernels::pool::Pool;
 use crate::network::OpKind;
 
-impl<T: Element> Chunk<'_, '_, T> {
+impl<'b, T: Element> Chunk<'_, 'b, T> {
     /// Moments of the input of a batch norm.
     pub(super) fn moments(&mut self, op: usize, slot: usize) {
         let input = self.batch.network.ops[op].inputs[0].0;
@@ -33,7 +34,7 @@ impl<T: Element> Chunk<'_, '_, T> {
     pub(super) fn pick(&self, op: usize, origin: usize, step: usize) -> Pick {
         let [channels, height, width] = self.batch.network.ops[op].shape;
         let input_width = self.batch.network.ops[self.batch.network.ops[op].inputs[0].0].shape[2];
-        Pick { input_width, output: [height, width], origin, step, channels }
+        Pick { input_width, output: [height, width], origin: [origin; 2], step: [step; 2], channels }
     }
 
     /// Geometry of an attention op.
@@ -84,6 +85,9 @@ impl<T: Element> Chunk<'_, '_, T> {
                 let x = self.value(input(0));
                 if matches!(node.kind, OpKind::LayerNorm { .. }) {
                     norm::layer_norm(x, weight, bias, y);
+                } else if batch.marks[op].relu {
+                    let map = Affine::new(batch.statistics(op), weight, bias, &mut self.scratch[..channels]);
+                    fused::relu_of(map, x, y);
                 } else {
                     norm::normalise(x, batch.statistics(op), weight, bias, self.scratch, y);
                 }
@@ -123,7 +127,13 @@ impl<T: Element> Chunk<'_, '_, T> {
                     arrangement::transpose(weight, pixels, y, true);
                 }
             }
-            OpKind::Add => arrangement::sum(self.value(input(0)), self.value(input(1)), y),
+            OpKind::Add => {
+                let (a, b) = (self.summand(input(0)), self.summand(input(1)));
+                let (first, second) = self.scratch.split_at_mut(node.shape[0]);
+                let a = (a.1.map(|map| map.affine(first)), a.0);
+                let b = (b.1.map(|map| map.affine(&mut second[..node.shape[0]])), b.0);
+                fused::sum_of(a, b, y);
+            }
             OpKind::Concat => {
                 for (input, columns) in self.blocks(op) {
                     columns.scatter(self.value(input), y);
@@ -149,14 +159,26 @@ impl<T: Element> Chunk<'_, '_, T> {
                     Some(seed) => {
                         let first = (self.first * numel) as u64;
                         for (i, (y, &x)) in y.iter_mut().zip(x).enumerate() {
-                            let factor =
-                                arrangement::dropout_factor::<T>(seed, op as u64, first + i as u64, p);
+                            let factor = arrangement::dropout_factor::<T>(
+                                seed,
+                                batch.marks[op].origin as u64,
+                                first + i as u64,
+                                p,
+                            );
                             *y = x * factor;
                         }
                     }
                 }
             }
         }
+    }
+
+    /// What a sum reads for its input: the input, or what its batch norm reads.
+    fn summand(&self, input: usize) -> (&'b [T], Option<NormMap<'b, T>>) {
+        if !self.batch.marks[input].within_sum {
+            return (self.value(input), None);
+        }
+        (self.value(self.batch.network.ops[input].inputs[0].0), self.batch.norm_map(input))
     }
 
     /// Runs `work` on the input and output of each image.
@@ -189,14 +211,13 @@ impl<T: Element> Chunk<'_, '_, T> {
         } else if convolution.pointwise {
             product(x, View::matrix(x.len() / convolution.depth, convolution.depth), y);
         } else {
-            let input_len = convolution.spread.image.iter().product::<usize>() * convolution.inputs();
-            let output_len = convolution.view.pixels() * outputs;
-            for (x, y) in x.chunks_exact(input_len).zip(y.chunks_exact_mut(output_len)) {
+            let images = x.chunks_exact(convolution.input_len());
+            for (x, y) in images.zip(y.chunks_exact_mut(convolution.output_len())) {
                 if let Some([sliding, _]) = &convolution.sliding {
                     sliding.run(x, packed, false, y, false);
                     continue;
                 }
-                let x = spread(&convolution.spread, x, self.scratch);
+                let x = &spread(&convolution.spread, x, self.scratch)[convolution.start..];
                 if convolution.depthwise {
                     let (view, taps) = (convolution.view, &convolution.taps);
                     Depthwise { x, view, taps, channels: outputs, weight: packed, y, accumulate: false }

@@ -1,13 +1,21 @@
 //! The native CPU executor: a static plan, channels-last buffers, own kernels, rayon over images.
 //!
 //! In: a [`Network`], flat parameters in PyTorch layouts, images `[N, C, H, W]`. Out: logits, or the loss and
-//! the gradient of the parameters. Batches are cut into at most [`SHARDS`] parts whatever the number of
-//! threads, and sums over parts are taken in their order, so results do not depend on the threads.
+//! the gradient of the parameters. Batches are cut into parts whatever the number of threads, and sums over parts are
+//! taken in their order, so results do not depend on the threads.
+//!
+//! [`lower`] joins ops of the network, [`layer`] and [`plan`] prepare geometry, stages and buffers once; a run borrows
+//! its memory ([`memory`]), packs the weights ([`weights`]) and takes the images through the stages ([`worker`]).
 
 mod backward;
 mod forward;
+mod join;
 mod layer;
+mod lower;
+mod memory;
 mod plan;
+mod profile;
+mod weights;
 mod worker;
 
 #[cfg(test)]
@@ -18,16 +26,19 @@ mod tests;
 use rayon::prelude::*;
 
 use self::layer::Layer;
+use self::lower::Lowered;
+pub use self::memory::Workspace;
+use self::memory::{Layout, Shared};
 use self::plan::{Plan, Stage};
-use self::worker::{Batch, Memory, Scratch};
+pub use self::profile::Share;
+use self::profile::{Account, Profile, timed};
+use self::weights::Packer;
+use self::worker::Batch;
 use super::{Executor, Mode, Real};
 use crate::kernels::Element;
 use crate::kernels::norm::EPSILON;
 use crate::network::{Network, OpKind};
 use crate::{Error, Result};
-
-/// Parts of a batch that can run at the same time.
-const SHARDS: usize = 16;
 
 /// Runs one network on the CPU; see the module.
 ///
@@ -54,36 +65,86 @@ const SHARDS: usize = 16;
 /// ```
 #[derive(Debug)]
 pub struct NativeExecutor<T> {
-    network: Network,
+    /// What the arguments must fit.
+    n_params: usize,
+    lowered: Lowered,
     layers: Vec<Layer>,
+    packer: Packer,
+    /// Packed weights in all.
+    packed: usize,
+    /// First channel of each batch norm, and at the end their number.
+    channels: Vec<usize>,
+    scratch: usize,
     max_batch: usize,
     evaluate: Plan,
-    train: Plan,
-    memory: Memory<T>,
-    scratch: Scratch<T>,
+    train: Option<Plan>,
+    workspace: Workspace<T>,
+    /// `[2, C]` of each batch norm, as the latest forward pass left them.
+    statistics: Vec<T>,
+    profile: Option<Profile>,
 }
 
 impl<T: Real + Element> NativeExecutor<T> {
-    /// Prepares `network` for batches of up to `max_batch` images; memory is taken at the first run.
+    /// Prepares `network` for batches of up to `max_batch` images; memory is taken at the first run and kept.
+    ///
+    /// # Errors
+    /// If the network is not valid, or `max_batch` is 0.
     pub fn new(network: &Network, max_batch: usize) -> Result<Self> {
+        Self::with_workspace(network, max_batch, &Workspace::default())
+    }
+
+    /// The same with memory that each run borrows from `workspace`.
+    ///
+    /// # Errors
+    /// As [`NativeExecutor::new`].
+    pub fn with_workspace(network: &Network, max_batch: usize, workspace: &Workspace<T>) -> Result<Self> {
         if max_batch == 0 {
             return Err(Error::Tensor("the largest batch must hold at least one image, found 0".into()));
         }
-        let (layers, packed) = layer::prepare::<T>(network)?;
-        let evaluate = Plan::new(network, &layers, false);
-        let train = Plan::new(network, &layers, true);
-        let scratch = Scratch::new(network, &layers);
-        let memory = Memory::new(network, packed);
-        Ok(Self { network: network.clone(), layers, max_batch, evaluate, train, memory, scratch })
+        network.validate()?;
+        let lowered = lower::lower(network);
+        let (layers, packed) = layer::prepare::<T>(&lowered.network, &lowered.marks);
+        let mut total = 0;
+        let mut channels = vec![0];
+        for op in &lowered.network.ops {
+            total += if matches!(op.kind, OpKind::BatchNorm { .. }) { op.shape[0] } else { 0 };
+            channels.push(total);
+        }
+        Ok(Self {
+            n_params: network.n_params(),
+            packer: Packer::new(&layers),
+            packed,
+            channels,
+            scratch: worker::scratch_len::<T>(&lowered.network, &layers),
+            max_batch,
+            evaluate: Plan::new(&lowered, &layers, false),
+            train: None,
+            workspace: workspace.clone(),
+            statistics: vec![T::zero(); 2 * total],
+            profile: None,
+            lowered,
+            layers,
+        })
+    }
+
+    /// Measures the runs from now on; see [`NativeExecutor::shares`].
+    pub fn measure(&mut self) {
+        self.profile = Some(Profile::new(self.lowered.network.ops.len()));
+    }
+
+    /// Time of each kind of op since [`NativeExecutor::measure`], by falling time.
+    pub fn shares(&self) -> Vec<Share> {
+        let shares = |profile: &Profile| profile.shares(&self.lowered.network, &self.layers);
+        self.profile.as_ref().map(shares).unwrap_or_default()
     }
 
     /// Checks the arguments and returns the number of images.
     fn check(&self, params: &[T], images: &[T]) -> Result<usize> {
-        let expected = self.network.n_params();
+        let expected = self.n_params;
         if params.len() != expected {
             return Err(Error::Tensor(format!("parameters: {} elements, expected {expected}", params.len())));
         }
-        let shape = self.network.input_shape();
+        let shape = self.lowered.network.input_shape();
         let size: usize = shape.iter().product();
         let count = images.len() / size;
         if !images.len().is_multiple_of(size) || count == 0 || count > self.max_batch {
@@ -99,61 +160,88 @@ impl<T: Real + Element> NativeExecutor<T> {
     /// Mean and biased variance `[C]` that the batch norm at `op` had in the latest forward pass; none if there is
     /// no batch norm.
     pub fn batch_moments(&self, op: usize) -> Option<[Vec<f64>; 2]> {
-        let node = self.network.ops.get(op)?;
+        let lowered = self.lowered.marks.binary_search_by_key(&op, |marks| marks.origin).ok()?;
+        let node = &self.lowered.network.ops[lowered];
         if !matches!(node.kind, OpKind::BatchNorm { .. }) {
             return None;
         }
-        let (mean, inverse) = self.memory.statistics(op, node.shape[0]);
+        let first = 2 * self.channels[lowered];
+        let (mean, inverse) = self.statistics[first..first + 2 * node.shape[0]].split_at(node.shape[0]);
         let variance = |inverse: &T| (inverse.double().powi(-2) - EPSILON).max(0.0);
         Some([mean.iter().map(|mean| mean.double()).collect(), inverse.iter().map(variance).collect()])
     }
 
-    /// Runs the forward stages; logits lie in the output's buffer afterwards.
-    fn forward(
+    /// Runs the forward stages, then `then` with the batch as they left it.
+    fn forward<R>(
         &mut self,
         params: &[T],
         images: &[T],
         count: usize,
-        seed: Option<u64>,
+        mode: Mode,
         training: bool,
-    ) -> Vec<T> {
-        let plan = if training { &self.train } else { &self.evaluate };
-        self.memory.reserve(plan, self.max_batch);
-        self.scratch.reserve(plan);
-        self.memory.pack(&self.layers, params, training);
-        let batch = Batch::new(
-            &self.network,
-            &self.layers,
+        then: impl FnOnce(&Batch<'_, T>, &Stages<'_, T>) -> R,
+    ) -> R {
+        let plan = if training {
+            self.train.get_or_insert_with(|| Plan::new(&self.lowered, &self.layers, true))
+        } else {
+            &self.evaluate
+        };
+        let profile = self.profile.as_ref();
+        let norms = self.channels.last().copied().unwrap_or(0);
+        let layout = Layout::new(plan, count, self.packed, norms);
+        let mut block = self.workspace.for_run(layout.len());
+        let [buffers, packed, statistics, coefficients, moments, partials] = layout.split(&mut block);
+        timed(profile, Account::Packing, || self.packer.run(&self.layers, params, packed, training));
+        let batch = Batch {
+            network: &self.lowered.network,
+            marks: &self.lowered.marks,
+            layers: &self.layers,
             plan,
-            &mut self.memory,
             params,
             images,
             count,
-            self.max_batch,
-            seed,
-        );
+            seed: seed(mode),
+            packed,
+            profile,
+            channels: &self.channels,
+            buffers: Shared::new(buffers),
+            statistics: Shared::new(statistics),
+            coefficients: Shared::new(coefficients),
+            moments: Shared::new(moments),
+            partials: Shared::new(partials),
+        };
+        let kept = &mut self.statistics;
+        let stages = Stages { workspace: &self.workspace, scratch: plan.local_len + self.scratch };
         for stage in &plan.forward {
-            run(stage, &batch, &self.scratch);
-            batch.finish_forward(stage);
+            stages.run(stage, &batch);
+            timed(profile, Account::Joining, || batch.finish_forward(stage));
         }
-        batch.logits()
+        batch.copy_statistics(kept);
+        then(&batch, &stages)
     }
 }
 
-/// Runs a stage on all shards.
-fn run<T: Element>(stage: &Stage, batch: &Batch<'_, T>, scratch: &Scratch<T>) {
-    let size = batch.count.div_ceil(SHARDS);
-    let shards = batch.count.div_ceil(size);
-    (0..shards).into_par_iter().with_max_len(1).for_each(|shard| {
-        let images = shard * size..((shard + 1) * size).min(batch.count);
-        scratch.lend(|scratch| batch.run_shard(stage, shard, images, scratch));
-    });
+/// Runs stages with borrowed scratch space.
+struct Stages<'a, T> {
+    workspace: &'a Workspace<T>,
+    scratch: usize,
+}
+
+impl<T: Element> Stages<'_, T> {
+    /// Runs a stage on all shards.
+    fn run(&self, stage: &Stage, batch: &Batch<'_, T>) {
+        let (size, shards) = batch.shards(stage);
+        (0..shards).into_par_iter().with_max_len(1).for_each(|shard| {
+            let images = shard * size..((shard + 1) * size).min(batch.count);
+            batch.run_shard(stage, shard, images, &mut self.workspace.for_worker(self.scratch));
+        });
+    }
 }
 
 impl<T: Real + Element> Executor<T> for NativeExecutor<T> {
     fn logits(&mut self, params: &[T], images: &[T], mode: Mode) -> Result<Vec<T>> {
         let count = self.check(params, images)?;
-        Ok(self.forward(params, images, count, seed(mode), false))
+        Ok(self.forward(params, images, count, mode, false, |batch, _| batch.logits().to_vec()))
     }
 
     fn loss_and_gradient(
@@ -165,7 +253,7 @@ impl<T: Real + Element> Executor<T> for NativeExecutor<T> {
         grad: &mut [T],
     ) -> Result<T> {
         let count = self.check(params, images)?;
-        let classes = self.network.num_classes();
+        let classes = self.lowered.network.num_classes();
         if labels.len() != count {
             return Err(Error::Tensor(format!("labels: {} elements, expected {count}", labels.len())));
         }
@@ -181,25 +269,15 @@ impl<T: Real + Element> Executor<T> for NativeExecutor<T> {
                 params.len()
             )));
         }
-        let logits = self.forward(params, images, count, seed(mode), true);
-        let (loss, dlogits) = cross_entropy(&logits, labels, classes);
-        let batch = Batch::new(
-            &self.network,
-            &self.layers,
-            &self.train,
-            &mut self.memory,
-            params,
-            images,
-            count,
-            self.max_batch,
-            seed(mode),
-        );
-        batch.set_logits_gradient(&dlogits);
-        for stage in &self.train.backward {
-            run(stage, &batch, &self.scratch);
-            batch.finish_backward(stage, grad);
-        }
-        Ok(loss)
+        Ok(self.forward(params, images, count, mode, true, |batch, stages| {
+            let loss = cross_entropy(batch.logits(), labels, classes, batch.logits_gradient());
+            let grad = Shared::new(grad);
+            for stage in &batch.plan.backward {
+                stages.run(stage, batch);
+                timed(batch.profile, Account::Joining, || batch.finish_backward(stage, grad));
+            }
+            loss
+        }))
     }
 }
 
@@ -211,26 +289,23 @@ fn seed(mode: Mode) -> Option<u64> {
     }
 }
 
-/// Mean cross entropy and its gradient by the logits.
-fn cross_entropy<T: Element>(logits: &[T], labels: &[u8], classes: usize) -> (T, Vec<T>) {
+/// Mean cross entropy; writes its gradient by the logits.
+fn cross_entropy<T: Element>(logits: &[T], labels: &[u8], classes: usize, gradient: &mut [T]) -> T {
     let scale = 1.0 / labels.len() as f64;
     let mut loss = 0.0;
-    let mut gradient = Vec::with_capacity(logits.len());
-    for (row, &label) in logits.chunks_exact(classes).zip(labels) {
+    let rows = logits.chunks_exact(classes).zip(gradient.chunks_exact_mut(classes));
+    for ((row, gradient), &label) in rows.zip(labels) {
         let label = usize::from(label);
         let largest = row.iter().map(|x| x.double()).fold(f64::NEG_INFINITY, f64::max);
         let sum: f64 = row.iter().map(|x| (x.double() - largest).exp()).sum();
         loss += sum.ln() + largest - row[label].double();
-        gradient.extend(row.iter().enumerate().map(|(class, x)| {
+        for (class, (x, gradient)) in row.iter().zip(gradient).enumerate() {
             let target = if class == label { 1.0 } else { 0.0 };
             let slope = ((x.double() - largest).exp() / sum - target) * scale;
             // Slopes of saturated outputs would turn the whole backward pass into slow denormal arithmetic.
-            if slope.abs() < T::min_positive_value().double() / T::epsilon().double() {
-                T::zero()
-            } else {
-                T::constant(slope)
-            }
-        }));
+            let tiny = slope.abs() < T::min_positive_value().double() / T::epsilon().double();
+            *gradient = if tiny { T::zero() } else { T::constant(slope) };
+        }
     }
-    (T::constant(loss * scale), gradient)
+    T::constant(loss * scale)
 }

@@ -5,15 +5,24 @@
 //! A buffer that lives within one stage is *local*: it has room for the images of one chunk only and belongs to
 //! the worker. Other buffers hold the whole batch and share memory when their lifetimes do not overlap.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::layer::Layer;
+use super::lower::{Lowered, readers};
+use super::weights::Join;
 use crate::network::{Network, OpKind};
 
 /// Elements of activations of one image that a chunk may hold; chunks are at least one image.
 const CHUNK_ELEMENTS: usize = 32 * 1024;
 /// Most images of a chunk.
 pub(super) const CHUNK_IMAGES: usize = 8;
+
+/// Parts of a batch that can run at the same time.
+const SHARDS: usize = 16;
+/// The same where the gradients of parameters of a part have more elements than [`HEAVY`]: all parts' together would
+/// be written and read once more than the activations.
+const HEAVY_SHARDS: usize = 8;
+const HEAVY: usize = 64 * 1024;
 
 /// Where a buffer lies; offsets are per image and grow by the capacity of batch or chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +58,12 @@ pub(super) struct Stage {
     pub moments: usize,
     /// Elements of the gradients of parameters.
     pub partial: usize,
+    /// Most parts of the batch.
+    pub shards: usize,
+    /// Those tasks whose results are joined over all images after the stage.
+    pub ends: Vec<Task>,
+    /// How the gradients of parameters are joined after the stage.
+    pub joins: Vec<Join>,
 }
 
 /// See the module.
@@ -62,12 +77,14 @@ pub(super) struct Plan {
     pub batch_len: usize,
     /// Largest sum of local buffers of a chunk.
     pub local_len: usize,
+    /// Whether several ops read the same parameter.
+    pub shares_params: bool,
 }
 
 impl Plan {
     /// Plans evaluation, or training with `backward`.
-    pub fn new(network: &Network, layers: &[Layer], backward: bool) -> Self {
-        let mut builder = Builder::new(network, layers);
+    pub fn new(lowered: &Lowered, layers: &[Layer], backward: bool) -> Self {
+        let mut builder = Builder::new(lowered, layers);
         builder.forward();
         if backward {
             builder.backward();
@@ -80,9 +97,9 @@ impl Plan {
         self.forward.iter().chain(&self.backward).map(|stage| stage.moments).max().unwrap_or(0)
     }
 
-    /// Largest number of parameter gradients of a stage.
-    pub fn partial(&self) -> usize {
-        self.backward.iter().map(|stage| stage.partial).max().unwrap_or(0)
+    /// Largest number of parameter gradients of all parts in a stage.
+    pub fn partials(&self) -> usize {
+        self.backward.iter().map(|stage| stage.partial * stage.shards).max().unwrap_or(0)
     }
 }
 
@@ -95,18 +112,22 @@ struct Life {
 
 struct Builder<'a> {
     network: &'a Network,
+    lowered: &'a Lowered,
     layers: &'a [Layer],
     /// Whether an op's output has a gradient.
     differentiable: Vec<bool>,
     forward: Vec<Stage>,
     backward: Vec<Stage>,
+    /// Op whose gradient is that of each op: of the sums that alone read it.
+    same_gradient: Vec<usize>,
     /// Lives of values, then of gradients.
     lives: Vec<Option<Life>>,
     position: usize,
 }
 
 impl<'a> Builder<'a> {
-    fn new(network: &'a Network, layers: &'a [Layer]) -> Self {
+    fn new(lowered: &'a Lowered, layers: &'a [Layer]) -> Self {
+        let network = &lowered.network;
         let count = network.ops.len();
         let mut differentiable = vec![false; count];
         for (index, op) in network.ops.iter().enumerate() {
@@ -115,8 +136,19 @@ impl<'a> Builder<'a> {
             differentiable[index] = own || passes;
         }
         let lives = vec![None; 2 * count];
+        let readers = readers(&network.ops);
+        let mut same_gradient: Vec<usize> = (0..count).collect();
+        for (index, op) in network.ops.iter().enumerate().rev() {
+            if matches!(op.kind, OpKind::Add) {
+                for input in op.inputs.iter().filter(|input| readers[input.0] == 1) {
+                    same_gradient[input.0] = same_gradient[index];
+                }
+            }
+        }
         Self {
             network,
+            lowered,
+            same_gradient,
             layers,
             differentiable,
             forward: Vec::new(),
@@ -130,6 +162,11 @@ impl<'a> Builder<'a> {
         let now = (stage, self.position);
         let life = self.lives[buffer].get_or_insert(Life { first: now, last: now });
         life.last = now;
+    }
+
+    fn shares_params(&self) -> bool {
+        let mut seen = BTreeSet::new();
+        self.network.ops.iter().flat_map(|op| op.kind.params()).any(|param| !seen.insert(param))
     }
 
     fn is_batch_norm(&self, op: usize) -> bool {
@@ -152,12 +189,18 @@ impl<'a> Builder<'a> {
         order.sort_by_key(|&(stage, op, _)| (stage, op));
         for (stage, index, moments) in order {
             self.forward.resize_with(self.forward.len().max(stage + 1), Stage::default);
+            if !moments && self.lowered.marks[index].within_sum {
+                continue;
+            }
             for input in &ops[index].inputs {
-                self.touch(input.0, stage);
+                let within = self.lowered.marks[input.0].within_sum;
+                self.touch(if within { ops[input.0].inputs[0].0 } else { input.0 }, stage);
             }
             let target = &mut self.forward[stage];
             if moments {
-                target.tasks.push(Task::Moments { op: index, slot: target.moments });
+                let task = Task::Moments { op: index, slot: target.moments };
+                target.ends.push(task.clone());
+                target.tasks.push(task);
                 target.moments += 2 * ops[index].shape[0];
             } else {
                 target.tasks.push(Task::Forward(index));
@@ -193,27 +236,30 @@ impl<'a> Builder<'a> {
         for (stage, index, sums) in order {
             self.backward.resize_with(self.backward.len().max(stage + 1), Stage::default);
             self.position += 1;
-            self.touch(count + index, base + stage);
+            self.touch(count + self.same_gradient[index], base + stage);
             for value in self.values_for_gradient(index) {
                 self.touch(value, base + stage);
             }
             if sums {
                 let target = &mut self.backward[stage];
-                target.tasks.push(Task::Sums { op: index, slot: target.moments });
+                let task = Task::Sums { op: index, slot: target.moments };
+                target.ends.push(task.clone());
+                target.tasks.push(task);
                 target.moments += 2 * ops[index].shape[0];
                 continue;
             }
             let mut accumulate = Vec::with_capacity(ops[index].inputs.len());
             for input in &ops[index].inputs {
-                accumulate.push(self.differentiable[input.0].then(|| written[input.0]));
-                if self.differentiable[input.0] {
+                let wanted = self.differentiable[input.0] && self.same_gradient[input.0] == input.0;
+                accumulate.push(wanted.then(|| written[input.0]));
+                if wanted {
                     written[input.0] = true;
                     self.touch(count + input.0, base + stage);
                 }
             }
             let target = &mut self.backward[stage];
             let partial = target.partial;
-            target.partial += match &self.layers[index] {
+            let len = match &self.layers[index] {
                 Layer::Convolution(convolution) => convolution.gradient_len(),
                 Layer::Norm { .. } if !matches!(ops[index].kind, OpKind::BatchNorm { .. }) => {
                     2 * ops[index].shape[0]
@@ -221,6 +267,10 @@ impl<'a> Builder<'a> {
                 Layer::Position { .. } => ops[index].shape.iter().product(),
                 _ => 0,
             };
+            if len > 0 {
+                target.partial += len;
+                target.joins.extend(Join::cut(index, partial, len, &self.layers[index]));
+            }
             target.tasks.push(Task::Backward { op: index, accumulate, partial });
         }
     }
@@ -282,6 +332,7 @@ impl<'a> Builder<'a> {
                 &mut self.backward[index - self.forward.len()]
             };
             stage.chunk = chunk;
+            stage.shards = if stage.partial > HEAVY { HEAVY_SHARDS } else { SHARDS };
         }
         // Workers are at different positions of a stage: batch buffers are reused from the next stage on.
         shared.sort_by_key(|&buffer| life(buffer).first);
@@ -290,7 +341,11 @@ impl<'a> Builder<'a> {
             arena.release_before(life(buffer).first.0);
             places[buffer] = Place::Batch(arena.take(numel(buffer), life(buffer).last.0));
         }
-        let gradients = places.split_off(count);
+        let mut gradients = places.split_off(count);
+        for index in 0..count {
+            gradients[index] = gradients[self.same_gradient[index]];
+        }
+        let shares_params = self.shares_params();
         Plan {
             forward: self.forward,
             backward: self.backward,
@@ -298,6 +353,7 @@ impl<'a> Builder<'a> {
             gradients,
             batch_len: arena.len,
             local_len,
+            shares_params,
         }
     }
 }

@@ -1,178 +1,37 @@
-//! Memory of a run and the view that a worker has of it.
+//! One batch on its way through the stages, and the view that a worker has of it.
 
-use std::marker::PhantomData;
 use std::ops::Range;
-use std::sync::Mutex;
 
 use super::layer::Layer;
-use super::plan::{Place, Plan, Stage, Task};
+use super::lower::Marks;
+use super::memory::Shared;
+use super::plan::{CHUNK_IMAGES, Place, Plan, Stage, Task};
+use super::profile::{Account, Profile, timed};
+use crate::kernels::Element;
 use crate::kernels::attention::Attention;
-use crate::kernels::norm;
-use crate::kernels::{Buffer, Element};
+use crate::kernels::fused::Affine;
 use crate::network::{Network, OpKind};
 
-/// Everything that all workers share; grows at the first run of a plan and then stays.
-#[derive(Debug)]
-pub(super) struct Memory<T> {
-    /// Batch buffers.
-    buffers: Buffer<T>,
-    /// Packed weights.
-    packed: Buffer<T>,
-    /// `[2, C]` of each batch norm: mean and reciprocal deviation.
-    statistics: Buffer<T>,
-    /// `[3, C]` of each batch norm: coefficients of the gradient.
-    coefficients: Buffer<T>,
-    /// First channel of each op in `statistics` and `coefficients`.
-    channels: Vec<usize>,
-    /// `[image, channels of the stage]`.
-    moments: Buffer<T>,
-    /// `[shard, gradients of parameters of the stage]`.
-    partials: Buffer<T>,
-}
-
-impl<T: Element> Memory<T> {
-    pub(super) fn new(network: &Network, packed: usize) -> Self {
-        let mut total = 0;
-        let channels = network
-            .ops
-            .iter()
-            .map(|op| {
-                let first = total;
-                if matches!(op.kind, OpKind::BatchNorm { .. }) {
-                    total += op.shape[0];
-                }
-                first
-            })
-            .collect();
-        Self {
-            buffers: Buffer::zeros(0),
-            packed: Buffer::zeros(packed),
-            statistics: Buffer::zeros(2 * total),
-            coefficients: Buffer::zeros(3 * total),
-            channels,
-            moments: Buffer::zeros(0),
-            partials: Buffer::zeros(0),
+/// Elements of scratch space that kernels need.
+pub(super) fn scratch_len<T: Element>(network: &Network, layers: &[Layer]) -> usize {
+    let need = |(index, layer): (usize, &Layer)| match (layer, &network.ops[index].kind) {
+        (Layer::Convolution(convolution), _) => convolution.scratch_len::<T>(CHUNK_IMAGES),
+        (_, &OpKind::Attention { heads, head_dim }) => {
+            let [_, height, width] = network.ops[index].shape;
+            let attention = Attention { tokens: height * width, heads, width: head_dim };
+            // The gradient by the input may have to be added after it was computed.
+            attention.scratch_len::<T>() + 3 * heads * head_dim * height * width
         }
-    }
-
-    pub(super) fn reserve(&mut self, plan: &Plan, max_batch: usize) {
-        grow(&mut self.buffers, plan.batch_len * max_batch);
-        grow(&mut self.moments, plan.moments() * max_batch);
-        grow(&mut self.partials, plan.partial() * super::SHARDS);
-    }
-
-    /// Mean and reciprocal deviation of the batch norm `op`, as the latest forward pass left them.
-    pub(super) fn statistics(&self, op: usize, channels: usize) -> (&[T], &[T]) {
-        let first = 2 * self.channels[op];
-        self.statistics[first..first + 2 * channels].split_at(channels)
-    }
-
-    pub(super) fn pack(&mut self, layers: &[Layer], params: &[T], backward: bool) {
-        for layer in layers {
-            if let Layer::Convolution(convolution) = layer {
-                convolution.pack(params, &mut self.packed, backward);
-            }
-        }
-    }
-}
-
-fn grow<T: Element>(buffer: &mut Buffer<T>, len: usize) {
-    if buffer.len() < len {
-        // Contents do not matter: a fresh vector of zeros costs no copy.
-        *buffer = Buffer::zeros(len);
-    }
-}
-
-/// Local buffers and kernels' scratch space, one block per thread at work.
-#[derive(Debug)]
-pub(super) struct Scratch<T> {
-    /// Elements that kernels need for one image.
-    kernel: usize,
-    len: usize,
-    blocks: Mutex<Vec<Buffer<T>>>,
-}
-
-impl<T: Element> Scratch<T> {
-    pub(super) fn new(network: &Network, layers: &[Layer]) -> Self {
-        let need = |(index, layer): (usize, &Layer)| match (layer, &network.ops[index].kind) {
-            (Layer::Convolution(convolution), _) => {
-                let spread = convolution.spread.len().max(convolution.back_spread.len());
-                let images = super::plan::CHUNK_IMAGES;
-                let fast = convolution.fast.iter().flatten().map(|fast| fast.scratch_len::<T>(images)).max();
-                fast.unwrap_or(0).max(spread)
-            }
-            (_, &OpKind::Attention { heads, head_dim }) => {
-                let [_, height, width] = network.ops[index].shape;
-                let attention = Attention { tokens: height * width, heads, width: head_dim };
-                // The gradient by the input may have to be added after it was computed.
-                attention.scratch_len::<T>() + 3 * heads * head_dim * height * width
-            }
-            _ => network.ops[index].shape[0],
-        };
-        let kernel = layers.iter().enumerate().map(need).max().unwrap_or(0);
-        Self { kernel, len: 0, blocks: Mutex::new(Vec::new()) }
-    }
-
-    pub(super) fn reserve(&mut self, plan: &Plan) {
-        let len = plan.local_len + self.kernel;
-        if len > self.len {
-            self.len = len;
-            self.blocks.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner).clear();
-        }
-    }
-
-    /// Lends a block to `work`; the last returned goes out first, it is the warmest.
-    pub(super) fn lend(&self, work: impl FnOnce(&mut [T])) {
-        let lock = || self.blocks.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let block = lock().pop();
-        let mut block = block.unwrap_or_else(|| Buffer::zeros(self.len));
-        work(&mut block);
-        lock().push(block);
-    }
-}
-
-/// A pointer that workers on disjoint ranges share.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Shared<'a, T> {
-    start: *mut T,
-    len: usize,
-    owner: PhantomData<&'a mut [T]>,
-}
-
-// SAFETY: ranges handed out by `slice_mut` to different workers are disjoint (its contract).
-unsafe impl<T: Send> Send for Shared<'_, T> {}
-// SAFETY: as above.
-unsafe impl<T: Send> Sync for Shared<'_, T> {}
-
-impl<'a, T> Shared<'a, T> {
-    pub(super) fn new(slice: &'a mut [T]) -> Self {
-        Self { start: slice.as_mut_ptr(), len: slice.len(), owner: PhantomData }
-    }
-
-    /// A range for reading.
-    ///
-    /// # Safety
-    /// Nobody writes to the range while the result is in use.
-    pub(super) unsafe fn slice(&self, first: usize, len: usize) -> &'a [T] {
-        assert!(first + len <= self.len, "range {first}+{len} outside of {}", self.len);
-        // SAFETY: in bounds; not written by the caller's promise.
-        unsafe { std::slice::from_raw_parts(self.start.add(first), len) }
-    }
-
-    /// A range for writing.
-    ///
-    /// # Safety
-    /// Nobody else reads or writes the range while the result is in use.
-    pub(super) unsafe fn slice_mut(&self, first: usize, len: usize) -> &'a mut [T] {
-        assert!(first + len <= self.len, "range {first}+{len} outside of {}", self.len);
-        // SAFETY: in bounds; exclusive by the caller's promise.
-        unsafe { std::slice::from_raw_parts_mut(self.start.add(first), len) }
-    }
+        // Factors of up to two batch norms.
+        _ => 2 * network.ops[index].shape[0],
+    };
+    layers.iter().enumerate().map(need).max().unwrap_or(0)
 }
 
 /// One batch on its way through the stages.
 pub(super) struct Batch<'a, T> {
     pub network: &'a Network,
+    pub marks: &'a [Marks],
     pub layers: &'a [Layer],
     pub plan: &'a Plan,
     pub params: &'a [T],
@@ -181,13 +40,14 @@ pub(super) struct Batch<'a, T> {
     pub count: usize,
     pub seed: Option<u64>,
     pub packed: &'a [T],
-    max_batch: usize,
-    buffers: Shared<'a, T>,
-    statistics: Shared<'a, T>,
-    coefficients: Shared<'a, T>,
-    channels: &'a [usize],
-    moments: Shared<'a, T>,
-    partials: Shared<'a, T>,
+    pub profile: Option<&'a Profile>,
+    /// First channel of each op in `statistics` and `coefficients`.
+    pub channels: &'a [usize],
+    pub buffers: Shared<'a, T>,
+    pub statistics: Shared<'a, T>,
+    pub coefficients: Shared<'a, T>,
+    pub moments: Shared<'a, T>,
+    pub partials: Shared<'a, T>,
 }
 
 /// The images that a worker takes through a stage together.
@@ -201,40 +61,41 @@ pub(super) struct Chunk<'a, 'b, T> {
     partial: Shared<'a, T>,
 }
 
+/// Parts of a batch norm's map `(x - mean) / sigma * weight + bias`.
+pub(super) struct NormMap<'a, T> {
+    statistics: &'a [T],
+    weight: &'a [T],
+    bias: &'a [T],
+}
+
+impl<'a, T: Element> NormMap<'a, T> {
+    /// The map; `scale [C]` is scratch.
+    pub(super) fn affine<'s>(&self, scale: &'s mut [T]) -> Affine<'s, T>
+    where
+        'a: 's,
+    {
+        Affine::new(self.statistics, self.weight, self.bias, scale)
+    }
+}
+
 impl<'a, T: Element> Batch<'a, T> {
-    #[allow(clippy::too_many_arguments)]
-    pub(super) fn new(
-        network: &'a Network,
-        layers: &'a [Layer],
-        plan: &'a Plan,
-        memory: &'a mut Memory<T>,
-        params: &'a [T],
-        images: &'a [T],
-        count: usize,
-        max_batch: usize,
-        seed: Option<u64>,
-    ) -> Self {
-        Self {
-            network,
-            layers,
-            plan,
-            params,
-            images,
-            count,
-            seed,
-            packed: &memory.packed,
-            max_batch,
-            buffers: Shared::new(&mut memory.buffers),
-            statistics: Shared::new(&mut memory.statistics),
-            coefficients: Shared::new(&mut memory.coefficients),
-            channels: &memory.channels,
-            moments: Shared::new(&mut memory.moments),
-            partials: Shared::new(&mut memory.partials),
-        }
+    /// The map of a batch norm.
+    pub(super) fn norm_map(&self, op: usize) -> Option<NormMap<'a, T>> {
+        let &Layer::Norm { weight, bias } = &self.layers[op] else { return None };
+        let channels = self.network.ops[op].shape[0];
+        let params: &'a [T] = self.params;
+        let part = |first: usize| &params[first..first + channels];
+        Some(NormMap { statistics: self.statistics(op), weight: part(weight), bias: part(bias) })
     }
 
     pub(super) fn numel(&self, op: usize) -> usize {
         self.network.ops[op].shape.iter().product()
+    }
+
+    /// Images of a shard, and shards of a stage.
+    pub(super) fn shards(&self, stage: &Stage) -> (usize, usize) {
+        let size = self.count.div_ceil(stage.shards);
+        (size, self.count.div_ceil(size))
     }
 
     /// Takes `images` through the stage.
@@ -248,100 +109,24 @@ impl<'a, T: Element> Batch<'a, T> {
             let count = stage.chunk.min(images.end - first);
             let mut chunk = Chunk { batch: self, stage, first, count, local, scratch, partial };
             for task in &stage.tasks {
-                match task {
+                let account = match *task {
+                    Task::Forward(op) | Task::Moments { op, .. } => Account::Forward(op),
+                    Task::Sums { op, .. } | Task::Backward { op, .. } => Account::Backward(op),
+                };
+                timed(self.profile, account, || match task {
                     Task::Forward(op) => chunk.forward(*op),
                     Task::Moments { op, slot } => chunk.moments(*op, *slot),
                     Task::Sums { op, slot } => chunk.sums(*op, *slot),
                     Task::Backward { op, accumulate, partial } => chunk.backward(*op, accumulate, *partial),
-                }
+                });
             }
         }
     }
 
-    /// Joins the moments that the stage left.
-    pub(super) fn finish_forward(&self, stage: &Stage) {
-        for task in &stage.tasks {
-            let &Task::Moments { op, slot } = task else { continue };
-            let input = self.network.ops[op].inputs[0].0;
-            let [channels, height, width] = self.network.ops[input].shape;
-            // SAFETY: workers of the stage are done.
-            let (moments, statistics) = unsafe {
-                let first = slot * self.count;
-                let moments = self.moments.slice(first, 2 * channels * self.count);
-                (moments, self.statistics.slice_mut(2 * self.channels[op], 2 * channels))
-            };
-            norm::join_moments(moments, height * width, statistics);
-        }
-    }
-
-    /// Adds the gradients of the stage's parameters to `grad`.
-    pub(super) fn finish_backward(&self, stage: &Stage, grad: &mut [T]) {
-        let size = self.count.div_ceil(super::SHARDS);
-        let shards = self.count.div_ceil(size);
-        // SAFETY: workers of the stage are done.
-        let partials = unsafe { self.partials.slice_mut(0, stage.partial * shards) };
-        let (total, others) = partials.split_at_mut(stage.partial);
-        for other in others.chunks_exact(stage.partial.max(1)) {
-            crate::kernels::activation::copy(other, total, true);
-        }
-        for task in &stage.tasks {
-            match task {
-                &Task::Sums { op, slot } => self.finish_sums(op, slot, grad),
-                &Task::Backward { op, partial, .. } => {
-                    let [channels, height, width] = self.network.ops[op].shape;
-                    match &self.layers[op] {
-                        Layer::Convolution(convolution) => {
-                            let partial = &total[partial..partial + convolution.gradient_len()];
-                            convolution.unpack_gradient(partial, grad);
-                        }
-                        &Layer::Norm { weight, bias } => {
-                            if matches!(self.network.ops[op].kind, OpKind::LayerNorm { .. }) {
-                                for c in 0..channels {
-                                    grad[weight + c] += total[partial + c];
-                                    grad[bias + c] += total[partial + channels + c];
-                                }
-                            }
-                        }
-                        &Layer::Position { weight } => {
-                            let pixels = height * width;
-                            for pixel in 0..pixels {
-                                for c in 0..channels {
-                                    grad[weight + c * pixels + pixel] +=
-                                        total[partial + pixel * channels + c];
-                                }
-                            }
-                        }
-                        Layer::Plain => {}
-                    }
-                }
-                Task::Forward(_) | Task::Moments { .. } => {}
-            }
-        }
-    }
-
-    /// Gradient of a batch norm's parameters, and the coefficients for its input.
-    fn finish_sums(&self, op: usize, slot: usize, grad: &mut [T]) {
-        let &Layer::Norm { weight, bias } = &self.layers[op] else { return };
-        let [channels, height, width] = self.network.ops[op].shape;
-        let mut sums = vec![0.0; 2 * channels];
-        // SAFETY: workers of the stage are done.
-        let coefficients = unsafe {
-            for image in
-                self.moments.slice(slot * self.count, 2 * channels * self.count).chunks_exact(2 * channels)
-            {
-                for (sum, value) in sums.iter_mut().zip(image) {
-                    *sum += value.double();
-                }
-            }
-            self.coefficients.slice_mut(3 * self.channels[op], 3 * channels)
-        };
-        for c in 0..channels {
-            grad[bias + c] += T::constant(sums[c]);
-            grad[weight + c] += T::constant(sums[channels + c]);
-        }
-        let count = self.count * height * width;
-        let weight = &self.params[weight..weight + channels];
-        norm::gradient_coefficients(&sums, self.statistics(op), weight, count, coefficients);
+    /// Copies the statistics of all batch norms; called between stages.
+    pub(super) fn copy_statistics(&self, target: &mut [T]) {
+        // SAFETY: no workers run.
+        target.copy_from_slice(unsafe { self.statistics.slice(0, target.len()) });
     }
 
     /// Mean and reciprocal deviation of a batch norm.
@@ -361,23 +146,23 @@ impl<'a, T: Element> Batch<'a, T> {
     fn last(&self, places: &[Place]) -> (usize, usize) {
         let op = self.network.ops.len() - 1;
         match places[op] {
-            Place::Batch(offset) => (offset * self.max_batch, self.numel(op) * self.count),
+            Place::Batch(offset) => (offset * self.count, self.numel(op) * self.count),
             Place::Local(_) | Place::Nowhere => unreachable!("the output has a batch buffer"),
         }
     }
 
-    /// Logits of the batch.
-    pub(super) fn logits(&self) -> Vec<T> {
+    /// Logits of the batch; called between stages.
+    pub(super) fn logits(&self) -> &'a [T] {
         let (first, len) = self.last(&self.plan.values);
         // SAFETY: no workers run.
-        unsafe { self.buffers.slice(first, len).to_vec() }
+        unsafe { self.buffers.slice(first, len) }
     }
 
-    /// Sets the gradient of the logits.
-    pub(super) fn set_logits_gradient(&self, gradient: &[T]) {
+    /// Gradient of the logits, for writing; called between stages.
+    pub(super) fn logits_gradient(&self) -> &'a mut [T] {
         let (first, len) = self.last(&self.plan.gradients);
-        // SAFETY: no workers run.
-        unsafe { self.buffers.slice_mut(first, len).copy_from_slice(gradient) }
+        // SAFETY: no workers run, and the one caller asks once.
+        unsafe { self.buffers.slice_mut(first, len) }
     }
 }
 
@@ -389,9 +174,7 @@ impl<'b, T: Element> Chunk<'_, 'b, T> {
         let numel = self.batch.numel(op);
         let len = numel * self.count;
         match place {
-            Place::Batch(offset) => {
-                (self.batch.buffers, offset * self.batch.max_batch + self.first * numel, len)
-            }
+            Place::Batch(offset) => (self.batch.buffers, offset * self.batch.count + self.first * numel, len),
             Place::Local(offset) => (self.local, offset * self.stage.chunk, len),
             Place::Nowhere => unreachable!("op {op} is read but has no buffer"),
         }

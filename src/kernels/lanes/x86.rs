@@ -48,7 +48,8 @@ static MASK64: [i64; 8] = [-1, -1, -1, -1, 0, 0, 0, 0];
 
 macro_rules! lanes {
     ($name:ident, $raw:ty, $element:ty, $n:literal, $registers:literal, $doc:literal,
-     $splat:ident, $load:ident, $store:ident, $fma:ident, $add:ident, $sub:ident,
+     $splat:ident, $load:ident, $store:ident, $fma:ident, $add:ident, $sub:ident, $larger:ident,
+     |$kept:ident, $sign:ident| $positive:expr,
      |$source:ident, $count:ident| $load_part:expr,
      |$value:ident, $target:ident, $stored:ident| $store_part:expr,
      |$left:ident, $right:ident| $max:expr,
@@ -124,6 +125,19 @@ macro_rules! lanes {
                 // SAFETY: the caller vouches for the instruction set.
                 Self(unsafe { $select_equal })
             }
+
+            #[inline(always)]
+            unsafe fn rectified(self) -> Self {
+                // SAFETY: the caller vouches for the instruction set. Of a NaN and a number, the second is taken.
+                Self(unsafe { $larger($splat(0.0), self.0) })
+            }
+
+            #[inline(always)]
+            unsafe fn where_positive(self, sign: Self) -> Self {
+                let ($kept, $sign) = (self.0, sign.0);
+                // SAFETY: the caller vouches for the instruction set.
+                Self(unsafe { $positive })
+            }
         }
 
         impl $name {
@@ -146,6 +160,8 @@ lanes!(
     _mm256_fmadd_ps,
     _mm256_add_ps,
     _mm256_sub_ps,
+    _mm256_max_ps,
+    |kept, sign| _mm256_and_ps(_mm256_cmp_ps::<_CMP_GT_OQ>(sign, _mm256_setzero_ps()), kept),
     |source, count| _mm256_maskload_ps(source, _mm256_loadu_si256(MASK32.as_ptr().add(8 - count).cast())),
     |value, target, count| _mm256_maskstore_ps(
         target,
@@ -169,6 +185,8 @@ lanes!(
     _mm256_fmadd_pd,
     _mm256_add_pd,
     _mm256_sub_pd,
+    _mm256_max_pd,
+    |kept, sign| _mm256_and_pd(_mm256_cmp_pd::<_CMP_GT_OQ>(sign, _mm256_setzero_pd()), kept),
     |source, count| _mm256_maskload_pd(source, _mm256_loadu_si256(MASK64.as_ptr().add(4 - count).cast())),
     |value, target, count| _mm256_maskstore_pd(
         target,
@@ -192,6 +210,8 @@ lanes!(
     _mm512_fmadd_ps,
     _mm512_add_ps,
     _mm512_sub_ps,
+    _mm512_max_ps,
+    |kept, sign| _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(sign, _mm512_setzero_ps()), kept),
     |source, count| _mm512_maskz_loadu_ps((1u16 << count).wrapping_sub(1), source),
     |value, target, count| _mm512_mask_storeu_ps(target, (1u16 << count).wrapping_sub(1), value),
     |a, b| _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, a), _mm512_max_ps(a, b), a),
@@ -210,6 +230,8 @@ lanes!(
     _mm512_fmadd_pd,
     _mm512_add_pd,
     _mm512_sub_pd,
+    _mm512_max_pd,
+    |kept, sign| _mm512_maskz_mov_pd(_mm512_cmp_pd_mask::<_CMP_GT_OQ>(sign, _mm512_setzero_pd()), kept),
     |source, count| _mm512_maskz_loadu_pd((1u8 << count).wrapping_sub(1), source),
     |value, target, count| _mm512_mask_storeu_pd(target, (1u8 << count).wrapping_sub(1), value),
     |a, b| _mm512_mask_blend_pd(_mm512_cmp_pd_mask::<_CMP_UNORD_Q>(a, a), _mm512_max_pd(a, b), a),
