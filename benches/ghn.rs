@@ -172,6 +172,8 @@ fn train(steps: usize) -> foretell::Result<()> {
         optimizer: AdamConfig::default(),
         schedule: Schedule::Cosine { warmup: 0, floor: 0.0 },
         clip_norm: 5.0,
+        clip_network: None,
+        average: 0.0,
         max_skips_in_a_row: 20,
         checkpoint_every: 1000,
         evaluation: EvaluationConfig { every: 1000, architectures: 1, images: 64 },
