@@ -200,7 +200,7 @@ impl<T: Element> Forward<'_, T> {
                     });
                 } else {
                     unrolled!(J < span, {
-                        if J >= first && J < end {
+                        if (first..end).contains(&J) {
                             let x = load(x.wrapping_add(J * channels), part);
                             slide::<T, V, K, D, M>(J, x, &weights, &mut sums);
                         }
@@ -348,7 +348,7 @@ impl<T: Element> Gradient<'_, T> {
                     });
                 } else {
                     unrolled!(J < span, {
-                        if J >= first && J < end {
+                        if (first..end).contains(&J) {
                             let x = load(x.wrapping_add(J * channels), part);
                             gather::<T, V, K, D, M>(J, x, &dy, &mut sums[r]);
                         }
