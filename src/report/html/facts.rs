@@ -152,7 +152,8 @@ pub(super) fn key_figures(study: &ReportedStudy) -> String {
             figure("Best accuracy", &format!("{:.2} %", 100.0 * accuracy), &note);
         }
     }
-    let ranges: [(&str, &str, fn(&Trial) -> Option<f64>, bool); 2] = [
+    type Score = fn(&Trial) -> Option<f64>;
+    let ranges: [(&str, &str, Score, bool); 2] = [
         ("Best under noise", " %", |trial| trial.scores.robustness.map(|share| 100.0 * share), true),
         ("Lowest latency", " ms", |trial| trial.scores.latency_ms, false),
     ];
