@@ -87,7 +87,7 @@ pub fn write_report(study: &ReportedStudy, control: Option<&ReportedStudy>, path
 /// A value cannot be encoded, which would be a bug.
 pub fn report_page(study: &ReportedStudy, control: Option<&ReportedStudy>) -> Result<String> {
     let style = format!("{}{STYLE}", cell_style());
-    let board = Leaderboard::new(&study.trials, SortKey::Objective);
+    let board = Leaderboard::of(&study.trials, SortKey::Objective, &study.record.settings.objective);
     let data = escape::json(&data(study, control, &board)?)?;
     let title = escape::text(&study.name);
     let head = facts::head(study);
