@@ -84,8 +84,11 @@ fn candle<T: Real + WithDType>(network: Arc<Network>) -> Box<dyn Executor<T>> {
     Box::new(CandleExecutor::new(network, Device::Cpu))
 }
 
-fn native<T: Real + Element>(network: Arc<Network>) -> Box<dyn Executor<T>> {
-    Box::new(NativeExecutor::new(&network, 8).unwrap())
+fn native<T: Real + Element>(network: Arc<Network>) -> Box<dyn Executor<T>>
+where
+    NativeExecutor<T>: Executor<T>,
+{
+    Box::new(NativeExecutor::<T>::new(&network, 8).unwrap())
 }
 
 #[test]

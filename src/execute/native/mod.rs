@@ -238,13 +238,13 @@ impl<T: Element> Stages<'_, T> {
     }
 }
 
-impl<T: Real + Element> Executor<T> for NativeExecutor<T> {
-    fn logits(&mut self, params: &[T], images: &[T], mode: Mode) -> Result<Vec<T>> {
+impl<T: Real + Element> NativeExecutor<T> {
+    fn run_forward(&mut self, params: &[T], images: &[T], mode: Mode) -> Result<Vec<T>> {
         let count = self.check(params, images)?;
         Ok(self.forward(params, images, count, mode, false, |batch, _| batch.logits().to_vec()))
     }
 
-    fn loss_and_gradient(
+    fn run_both(
         &mut self,
         params: &[T],
         images: &[T],
@@ -280,6 +280,31 @@ impl<T: Real + Element> Executor<T> for NativeExecutor<T> {
         }))
     }
 }
+
+// One implementation for each type, not a generic one: the kernels behind it are then compiled once, in this crate, and
+// not again in every crate that runs a network.
+macro_rules! executor {
+    ($real:ty) => {
+        impl Executor<$real> for NativeExecutor<$real> {
+            fn logits(&mut self, params: &[$real], images: &[$real], mode: Mode) -> Result<Vec<$real>> {
+                self.run_forward(params, images, mode)
+            }
+
+            fn loss_and_gradient(
+                &mut self,
+                params: &[$real],
+                images: &[$real],
+                labels: &[u8],
+                mode: Mode,
+                grad: &mut [$real],
+            ) -> Result<$real> {
+                self.run_both(params, images, labels, mode, grad)
+            }
+        }
+    };
+}
+executor!(f32);
+executor!(f64);
 
 /// Seed of the dropout masks, if any.
 fn seed(mode: Mode) -> Option<u64> {
