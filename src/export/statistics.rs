@@ -60,7 +60,9 @@ impl Statistics {
                 executor.logits(params, pixels, Mode::Evaluate)?;
                 batches += 1;
                 for (&op, pools) in &mut pooled {
-                    let Some([mean, variance]) = executor.batch_moments(op) else { continue };
+                    let [mean, variance] = executor.batch_moments(op).ok_or_else(|| {
+                        Error::Tensor(format!("{}: a run left no statistics", norm_name(network, op)))
+                    })?;
                     for ((pool, mean), variance) in pools.iter_mut().zip(mean).zip(variance) {
                         pool.add(mean, variance);
                     }
