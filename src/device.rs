@@ -1,10 +1,11 @@
-//! Where a hypernetwork computes: the CPU, or an NVIDIA GPU if foretell was built with the feature `cuda`.
+//! Where hypernetworks and networks compute: the CPU, or an NVIDIA GPU if foretell was built with the feature `cuda`.
 //!
-//! In: `auto`, `cpu`, `cuda` or `cuda:N`. Out: candle's device, and a line for people who wonder which one it is.
+//! In: `auto`, `cpu`, `cuda` or `cuda:N`. Out: candle's device, and a line that says which one it is. A device of a GPU
+//! is one stream: what threads give it runs in the order in which they give it. Tensors of two streams do not mix.
 
 use std::str::FromStr;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, DeviceLocation, Tensor};
 
 use crate::{Error, Result};
 
@@ -43,19 +44,20 @@ impl FromStr for DeviceChoice {
 }
 
 impl DeviceChoice {
-    /// The device, and what it is or why it is not a GPU; nothing to say where foretell was built without CUDA.
+    /// The device, and a line that says what it is, or why it is not a GPU.
     ///
     /// # Errors
     /// If a GPU was asked for and none works.
-    pub fn open(self) -> Result<(Device, Option<String>)> {
+    pub fn open(self) -> Result<(Device, String)> {
+        let cpu = |why: &str| Ok((Device::Cpu, format!("device: CPU{why}")));
         let number = match self {
-            DeviceChoice::Cpu => return Ok((Device::Cpu, None)),
+            DeviceChoice::Cpu => return cpu(""),
             DeviceChoice::Auto => 0,
             DeviceChoice::Cuda(number) => number,
         };
         if !cfg!(feature = "cuda") {
             if self == DeviceChoice::Auto {
-                return Ok((Device::Cpu, None));
+                return cpu("");
             }
             let message =
                 "--device cuda: this foretell was built without CUDA; build it with --features cuda";
@@ -64,11 +66,9 @@ impl DeviceChoice {
         match working_gpu(number) {
             Ok(device) => {
                 let line = format!("device: {}", name(&device));
-                Ok((device, Some(line)))
+                Ok((device, line))
             }
-            Err(reason) if self == DeviceChoice::Auto => {
-                Ok((Device::Cpu, Some(format!("device: CPU (no GPU works: {reason})"))))
-            }
+            Err(reason) if self == DeviceChoice::Auto => cpu(&format!(" (no GPU works: {reason})")),
             Err(reason) => Err(Error::Config(format!("--device cuda:{number}: {reason}"))),
         }
     }
@@ -80,12 +80,41 @@ fn working_gpu(number: usize) -> Result<Device, String> {
         let text = error.to_string();
         text.lines().next().unwrap_or_default().to_owned()
     };
-    let device = Device::new_cuda(number).map_err(first_line)?;
+    let device = stream(number).map_err(first_line)?;
     let sum = || Tensor::ones(2, DType::F32, &device)?.sum_all()?.to_scalar::<f32>();
     match sum().map_err(first_line)? {
         2.0 => Ok(device),
         other => Err(format!("1 + 1 is {other} there")),
     }
+}
+
+/// A stream of its own on a GPU.
+fn stream(number: usize) -> candle_core::Result<Device> {
+    #[cfg(feature = "cuda")]
+    return crate::kernels::stream(number);
+    #[cfg(not(feature = "cuda"))]
+    Device::new_cuda_with_stream(number)
+}
+
+/// Another stream on the GPU of `device`, which computes beside it; the CPU is its own.
+///
+/// # Errors
+/// If the device fails.
+pub fn beside(device: &Device) -> Result<Device> {
+    Ok(match device.location() {
+        DeviceLocation::Cuda { gpu_id } => stream(gpu_id)?,
+        _ => device.clone(),
+    })
+}
+
+/// Memory of a device that is free, in bytes; none where nobody says.
+pub fn free_bytes(device: &Device) -> Option<usize> {
+    #[cfg(feature = "cuda")]
+    if let Device::Cuda(gpu) = device {
+        return gpu.cuda_stream().context().mem_get_info().ok().map(|(free, _)| free);
+    }
+    let _ = device;
+    None
 }
 
 /// A device in words.
@@ -128,7 +157,8 @@ mod tests {
     fn a_build_without_cuda_runs_on_the_cpu_and_says_so_when_a_gpu_is_asked_for() {
         for choice in [DeviceChoice::Auto, DeviceChoice::Cpu] {
             let (device, line) = choice.open().unwrap();
-            assert!(device.is_cpu() && line.is_none());
+            assert!(device.is_cpu() && line == "device: CPU");
+            assert!(beside(&device).unwrap().is_cpu() && free_bytes(&device).is_none());
         }
         assert!(DeviceChoice::Cuda(0).open().unwrap_err().to_string().contains("built without CUDA"));
     }

@@ -21,9 +21,9 @@ pub mod graph;
 
 pub mod images;
 
-pub mod device;
-
 pub mod kernels;
+
+pub mod device;
 
 pub mod ghn;
 

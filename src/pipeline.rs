@@ -1,9 +1,11 @@
 //! Genotype in, scores out: the whole flow in one readable function, [`GhnEvaluator::score`].
 //!
 //! Images, noise and the hypernetwork are loaded once and shared by all candidates; a candidate costs its graph,
-//! one pass of the hypernetwork, and forward passes of its own.
+//! one pass of the hypernetwork, and forward passes of its own. On a GPU all of that stays there, in `lanes`.
 
-use crate::execute::{NativeExecutor, Workspace};
+mod lanes;
+
+use crate::execute::{CandleExecutor, NativeExecutor, Precision, Workspace};
 use crate::ghn::Ghn;
 use crate::graph::Graph;
 use crate::images::{self, NoiseBank, PreparedImages};
@@ -13,9 +15,10 @@ use crate::search::Evaluator;
 use crate::space::{Architecture, CellArchitecture};
 use crate::{Error, Result};
 use candle_core::Device;
+use lanes::Lanes;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
 /// More threads than any machine has cores take minutes to start.
@@ -43,6 +46,9 @@ pub struct EvaluationSettings {
     pub latency_threads: usize,
     /// Whether forward passes are timed at all.
     pub measure_latency: bool,
+    /// Numbers that networks run in on a GPU; the CPU knows f32 only.
+    #[serde(default, skip_serializing_if = "Precision::is_single")]
+    pub precision: Precision,
 }
 
 /// Time that the timed forward passes of a candidate take at least, ms.
@@ -61,6 +67,8 @@ pub struct GhnEvaluator {
     timing: LatencyOptions,
     timing_pool: rayon::ThreadPool,
     workspace: Workspace<f32>,
+    /// Where candidates are scored; none: on the CPU, by the native executor.
+    lanes: Option<Lanes>,
     /// Held for reading by candidates at work, for writing while one is timed: the others wait meanwhile.
     quiet: RwLock<()>,
 }
@@ -127,19 +135,29 @@ impl GhnEvaluator {
             timing,
             timing_pool,
             workspace: Workspace::default(),
+            lanes: None,
             quiet: RwLock::new(()),
         })
     }
 
-    /// The same with the hypernetwork on `device`; networks run on the CPU.
+    /// The same on `device`: hypernetwork, images and the networks' forward passes (by the candle executor), for up to
+    /// `candidates` at once, each on a stream of its own as far as the device's memory allows. Latencies are measured on
+    /// the CPU as before.
     ///
     /// # Errors
     /// If the device fails.
-    pub fn on(mut self, device: &Device) -> Result<GhnEvaluator> {
-        if !device.same_device(self.ghn.device()) {
-            self.ghn = self.ghn.to_device(device)?;
-        }
+    pub fn on(mut self, device: &Device, candidates: usize) -> Result<GhnEvaluator> {
+        let batch = self.settings.batch.min(self.clean.len());
+        let shape = [3, self.size[0], self.size[1]];
+        let precision = self.settings.precision;
+        let images = lanes::Images { clean: &self.clean, noisy: &self.noisy, shape, batch };
+        self.lanes = Some(Lanes::new(device, precision, candidates, &self.ghn, images)?);
         Ok(self)
+    }
+
+    /// Candidates that are scored at once on a device; none on the CPU, where threads decide.
+    pub fn lanes(&self) -> Option<usize> {
+        self.lanes.as_ref().map(Lanes::len)
     }
 
     /// How candidates are scored.
@@ -200,18 +218,37 @@ impl GhnEvaluator {
         let at_work = || self.quiet.read().unwrap_or_else(PoisonError::into_inner);
         let turn = at_work();
         let graph = Graph::of(network);
-        let params = self.ghn.predict_batch(&[(network, &graph)])?.params.to_vec1::<f32>()?;
-        let predict_ms = started.elapsed().as_secs_f64() * 1e3;
-        let batch = self.settings.batch.min(self.clean.len());
-        let largest = batch.max(self.settings.latency_batch);
-        let mut executor = NativeExecutor::with_workspace(network, largest, &self.workspace)?;
-        let mut scores = Scores { predict_ms: Some(predict_ms), ..costs(network) };
-        drop(turn);
-        let turn = at_work();
-        scores.set_accuracy(&score::accuracy(&mut executor, &params, &self.clean, batch)?);
-        scores.set_noise(score::noise_accuracy(&mut executor, &params, &self.noisy, batch)?);
-        drop(turn);
-        if self.settings.measure_latency {
+        let mut scores = costs(network);
+        let on_host = match &self.lanes {
+            None => {
+                let params = self.ghn.predict_batch(&[(network, &graph)])?.params.to_vec1::<f32>()?;
+                scores.predict_ms = Some(started.elapsed().as_secs_f64() * 1e3);
+                let batch = self.settings.batch.min(self.clean.len());
+                let largest = batch.max(self.settings.latency_batch);
+                let mut executor = NativeExecutor::with_workspace(network, largest, &self.workspace)?;
+                drop(turn);
+                let turn = at_work();
+                scores.set_accuracy(&score::accuracy(&mut executor, &params, &self.clean, batch)?);
+                scores.set_noise(score::noise_accuracy(&mut executor, &params, &self.noisy, batch)?);
+                drop(turn);
+                self.settings.measure_latency.then_some((executor, params))
+            }
+            Some(lanes) => {
+                let lane = lanes.take();
+                let params = lane.ghn.predict_batch(&[(network, &graph)])?.params;
+                // Reading the weights waits for them.
+                let values = params.to_vec1::<f32>()?;
+                scores.predict_ms = Some(started.elapsed().as_secs_f64() * 1e3);
+                let executor = CandleExecutor::new(Arc::new(network.clone()), lane.device.clone());
+                scores.set_accuracy(&lane.clean.accuracy(&executor, &params)?);
+                scores.set_noise(lane.noise_accuracy(&executor, &params)?);
+                drop((lane, turn));
+                let batch = self.settings.latency_batch;
+                let executor = || NativeExecutor::with_workspace(network, batch, &self.workspace);
+                self.settings.measure_latency.then(executor).transpose()?.map(|executor| (executor, values))
+            }
+        };
+        if let Some((mut executor, params)) = on_host {
             let _alone = self.quiet.write().unwrap_or_else(PoisonError::into_inner);
             let timed = || score::latency(&mut executor, &params, &self.timed, &self.timing);
             scores.set_latency(&self.timing_pool.install(timed)?);

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor, Var};
 use cuda_shim::{Order, execute};
 use foretell::graph::{Graph, Neighbours, Node, Primitive};
+use foretell::kernels::depthwise::cuda::{Planes, forward as depthwise};
 use foretell::kernels::message_passing::{self, Edges, Weights, message_passing};
 use foretell::kernels::program::{Argument, Launch, Limits, Program, Source};
 use foretell::kernels::tiling::{self, Tile, Tiling, Transform};
@@ -404,4 +405,77 @@ fn tiling_of_interleaved_tables_and_single_values() {
 fn tiling_of_nothing() {
     check_tiling(&Arc::new(Tiling::new(Vec::new(), 700, 0).unwrap()), 256);
     check_tiling(&Arc::new(Tiling::new(Vec::new(), 0, 0).unwrap()), 256);
+}
+
+/// Straight from the definition, in f64.
+fn depthwise_wanted(planes: &Planes, x: &[f32], weights: &[f32]) -> Vec<f32> {
+    let Planes { channels, images, size, out, kernel, stride, padding, dilation } = *planes;
+    let mut y = Vec::with_capacity(planes.len());
+    for plane in 0..channels * images {
+        for at in 0..out[0] * out[1] {
+            let mut sum = 0.0;
+            for tap in 0..kernel[0] * kernel[1] {
+                let (from, tap_at) = ([at / out[1], at % out[1]], [tap / kernel[1], tap % kernel[1]]);
+                let seen = |axis: usize| {
+                    let position = from[axis] * stride[axis] + tap_at[axis] * dilation;
+                    position.checked_sub(padding[axis]).filter(|&position| position < size[axis])
+                };
+                if let (Some(row), Some(column)) = (seen(0), seen(1)) {
+                    let pixel = x[(plane * size[0] + row) * size[1] + column];
+                    let weight = weights[plane / images * kernel[0] * kernel[1] + tap];
+                    sum += f64::from(pixel) * f64::from(weight);
+                }
+            }
+            y.push(sum as f32);
+        }
+    }
+    y
+}
+
+#[test]
+fn depthwise_convolutions_of_planes() {
+    // Kernel, stride, padding, dilation; the last windows reach beyond the image, or see one pixel of it.
+    let windows = [
+        ([3, 3], [1, 1], [1, 1], 1),
+        ([5, 5], [2, 2], [2, 2], 1),
+        ([3, 3], [1, 1], [2, 2], 2),
+        ([5, 5], [2, 2], [4, 4], 2),
+        ([1, 7], [1, 1], [0, 3], 1),
+        ([7, 1], [1, 2], [3, 0], 1),
+        ([1, 1], [3, 3], [0, 0], 1),
+        ([9, 9], [1, 1], [4, 4], 1),
+    ];
+    for (kernel, stride, padding, dilation) in windows {
+        for (channels, images, size) in [(5, 3, [7, 6]), (1, 1, [5, 5]), (33, 2, [8, 9])] {
+            let reach = |axis: usize| size[axis] + 2 * padding[axis] - dilation * (kernel[axis] - 1);
+            let out = [0, 1].map(|axis| (reach(axis) - 1) / stride[axis] + 1);
+            let planes = Planes { channels, images, size, out, kernel, stride, padding, dilation };
+            let x = uniform(channels * images * size[0] * size[1], 1.0, 1);
+            let weights = uniform(channels * kernel[0] * kernel[1], 1.0, 2);
+            let wanted = depthwise_wanted(&planes, &x, &weights);
+            for (threads, order) in [(32, Order::Forward), (256, Order::Reverse), (96, Order::Random(3))] {
+                let program = depthwise(&planes, threads).unwrap();
+                let found = cuda_shim::run(&program, &[&x, &weights], order).unwrap().remove(0);
+                let difference = gap(&found, &wanted);
+                assert!(difference <= 1e-6, "{planes:?}, {threads} threads: {difference}");
+            }
+        }
+    }
+}
+
+#[test]
+fn depthwise_convolutions_of_nothing_and_too_much() {
+    let some = Planes {
+        channels: 4,
+        images: 0,
+        size: [3, 3],
+        out: [3, 3],
+        kernel: [3, 3],
+        stride: [1, 1],
+        padding: [1, 1],
+        dilation: 1,
+    };
+    assert!(depthwise(&some, 256).unwrap().launches.is_empty());
+    let error = depthwise(&Planes { images: 1 << 28, ..some }, 256).unwrap_err().to_string();
+    assert!(error.contains("too many"), "{error}");
 }

@@ -6,9 +6,9 @@ use std::fs;
 use std::io::Read;
 use std::sync::Arc;
 
-use candle_core::{Device, WithDType};
+use candle_core::{Device, Tensor, WithDType};
 use flate2::read::GzDecoder;
-use foretell::execute::{CandleExecutor, Executor, Mode, NativeExecutor, Real};
+use foretell::execute::{CandleExecutor, Executor, Mode, NativeExecutor, Precision, Real};
 use foretell::kernels::Element;
 use foretell::network::{Network, build};
 use foretell::space::ArchRecord;
@@ -221,4 +221,29 @@ fn both_executors_agree_on_whole_networks_with_any_number_of_threads() {
         compared += 1;
     }
     assert_eq!(compared, 18 + some.len());
+}
+
+/// Every case of the fixture in numbers of fewer bits, without gradients.
+#[test]
+fn candle_stays_near_torch_in_half_precision() {
+    let cases: Cases = serde_json::from_slice(&fixture("torch_ops.json")).unwrap();
+    let bytes = fixture("torch_ops.safetensors");
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    for (name, network) in cases.networks {
+        let get = |field: &str| numbers::<f32>(&tensors, &format!("{name}|{field}"));
+        let (params, images, wanted) = (get("params"), get("images"), get("logits"));
+        let [c, h, w] = network.input_shape();
+        let executor = CandleExecutor::new(Arc::new(network), Device::Cpu);
+        let params = Tensor::new(params, &Device::Cpu).unwrap();
+        let images = Tensor::new(images, &Device::Cpu).unwrap().reshape(((), c, h, w)).unwrap();
+        // Some tens of roundings of half a unit in the last of 11 or 8 bits.
+        for (precision, tolerance) in [(Precision::F16, 0.01), (Precision::Bf16, 0.08)] {
+            let [params, images] = [&params, &images].map(|x| x.to_dtype(precision.dtype()).unwrap());
+            let logits = executor.forward(&params, &images, Mode::Evaluate).unwrap();
+            assert_eq!(logits.dtype(), precision.dtype());
+            let logits = logits.to_dtype(candle_core::DType::F32).unwrap();
+            let logits = logits.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            assert_close(&format!("{name} in {precision}"), &logits, &wanted, tolerance);
+        }
+    }
 }

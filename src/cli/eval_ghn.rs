@@ -1,5 +1,6 @@
 //! `foretell eval-ghn`: how good the weights of hypernetworks are, on architectures that they were not trained on.
 
+use super::device::{DeviceFlag, PrecisionFlag, check};
 use super::interrupt::stop_flag;
 use super::output::print;
 use crate::evaluation::{
@@ -12,6 +13,7 @@ use crate::images;
 use crate::report::evaluation_plot;
 use crate::training::RandomInit;
 use anyhow::{Context, ensure};
+use candle_core::Device;
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
@@ -24,6 +26,7 @@ use std::time::{Duration, Instant};
 /// interrupted; more groups, architectures or checkpoints are added to what is there. Bundled images and the bundled
 /// hypernetwork are the default.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "On a GPU run prediction and accuracies; --sgd-steps train on the CPU in any case.")]
 pub struct Args {
     /// Hypernetwork: bundled, or a .safetensors or .pt file; NAME=FILE names it in the table; may be repeated, e.g. for
     /// GHN-1 and the MLP baseline
@@ -71,6 +74,10 @@ pub struct Args {
     /// Threads [default: all cores]; the result does not depend on it
     #[arg(long)]
     threads: Option<usize>,
+    #[command(flatten)]
+    precision: PrecisionFlag,
+    #[command(flatten)]
+    device: DeviceFlag,
 }
 
 /// Runs the command.
@@ -82,7 +89,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         "--sgd-lr is {}, expected a positive number",
         args.sgd_lr
     );
-    let weights = sources(&args)?;
+    let device = args.device.open()?;
+    let precision = args.precision.precision.unwrap_or_default();
+    check(precision, &device)?;
+    let weights = sources(&args, &device)?;
     let data = images::open(&args.images)?;
     let plan = EvaluationPlan {
         images: args.images.clone(),
@@ -93,8 +103,12 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         sgd_steps: args.sgd_steps,
         sgd_lr: args.sgd_lr,
         weights: Default::default(),
+        precision,
     };
-    let evaluation = Evaluation::new(plan, &data)?;
+    let mut evaluation = Evaluation::new(plan, &data)?;
+    if !device.is_cpu() {
+        evaluation = evaluation.on(&device)?;
+    }
     let mut bar = Bar::new();
     let measured = evaluation.run(&args.splits, args.archs, &weights, &args.out, stop_flag(), &mut bar);
     bar.bar.finish_and_clear();
@@ -116,7 +130,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     print(&text)
 }
 
-fn sources(args: &Args) -> anyhow::Result<Vec<Weights>> {
+fn sources(args: &Args, device: &Device) -> anyhow::Result<Vec<Weights>> {
     let mut weights: Vec<Weights> = Vec::new();
     for given in &args.ghn {
         let (name, file) = match given.split_once('=') {
@@ -133,6 +147,7 @@ fn sources(args: &Args) -> anyhow::Result<Vec<Weights>> {
             let digest: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
             (Ghn::load(file)?, format!("sha256 {digest}"))
         };
+        let ghn = if device.is_cpu() { ghn } else { ghn.to_device(device)? };
         weights.push(Weights { name, identity, source: Source::Ghn(Box::new(ghn)) });
     }
     for control in &args.control {

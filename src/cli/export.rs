@@ -1,6 +1,7 @@
 //! `foretell export`: a network with weights and statistics as files that other programs run.
 
 use super::arch::place;
+use super::device::{DeviceFlag, on};
 use super::output::print;
 use super::scoring::{evaluation_of, evaluation_value};
 use crate::checkpoint::read_tensors;
@@ -30,6 +31,9 @@ const EVAL_IMAGES: usize = 1024;
 
 /// Flags of `foretell export`.
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "On a GPU runs the prediction of weights; statistics and accuracies are computed on the CPU in any case."
+)]
 pub struct Args {
     /// Run folder of a search, e.g. runs/search-001: exports one of its trials
     #[arg(conflicts_with = "arch")]
@@ -71,6 +75,8 @@ pub struct Args {
     /// Images of a forward pass [default: the study's, else 64]
     #[arg(long, value_name = "N")]
     batch: Option<usize>,
+    #[command(flatten)]
+    device: DeviceFlag,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -352,7 +358,7 @@ fn weights(
             source.images
         );
     }
-    let graph = Graph::of(network);
+    let (ghn, graph) = (on(ghn, args.device)?, Graph::of(network));
     let prediction = ghn.predict_batch(&[(network, &graph)]).with_context(|| source.place.clone())?;
     source.origin.push(format!("weights: predicted by {name}"));
     Ok((prediction.params.to_dtype(DType::F32)?.to_vec1()?, None))

@@ -1,8 +1,10 @@
 //! The command line: one file per command, each with its flags (`Args`) and a `run` function.
 
 mod arch;
-#[cfg(feature = "cuda")]
 mod bench;
+#[cfg(feature = "cuda")]
+mod bench_cuda;
+mod bench_model;
 mod candidates;
 mod compare;
 mod data;
@@ -76,8 +78,7 @@ pub enum Command {
     Export(Box<export::Args>),
     /// Train a graph hypernetwork on architectures drawn on the fly
     TrainGhn(train_ghn::Args),
-    /// Measure kernels on this machine
-    #[cfg(feature = "cuda")]
+    /// Kernels for GPUs: what they should cost, and, in a build with CUDA, what they do cost
     Bench(bench::Args),
     /// Fetch image sets and look at them
     Data(data::Args),
@@ -119,7 +120,6 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Train(args) => train::run(*args),
         Command::Export(args) => export::run(*args),
         Command::TrainGhn(args) => train_ghn::run(args),
-        #[cfg(feature = "cuda")]
         Command::Bench(args) => bench::run(args),
         Command::Data(args) => data::run(args),
     }

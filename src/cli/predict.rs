@@ -9,13 +9,14 @@ use crate::ghn::Ghn;
 use crate::graph::Graph;
 use crate::network::build;
 use anyhow::Context;
-use candle_core::DType;
+use candle_core::{DType, Device};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
 /// Flags of `foretell predict`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "All of the prediction runs on the device.")]
 pub struct Args {
     /// Architecture: FILE, FILE#ID or the name of a predefined network, e.g. resnet50
     #[arg(long, value_name = "FILE_OR_NAME")]
@@ -47,7 +48,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let graph = Graph::of(&network);
     let prediction =
         ghn.predict(&[(&network, &graph)]).with_context(|| place(&args.arch, &record))?.swap_remove(0);
-    let params = prediction.params.to_dtype(DType::F32)?;
+    // One copy: every tensor of the file is a view of it.
+    let params = prediction.params.to_dtype(DType::F32)?.to_device(&Device::Cpu)?;
     let elapsed_ms = start.elapsed().as_secs_f64() * 1e3;
 
     let mut tensors = BTreeMap::new();

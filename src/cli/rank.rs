@@ -8,7 +8,6 @@ use super::interrupt::stop_flag;
 use super::output::print;
 use super::scoring::{ScoringArgs, default_evaluation, evaluation_value, measured};
 use super::threads;
-use crate::pipeline::GhnEvaluator;
 use crate::report::{Ranking, Scored, write_csv};
 use crate::score::Scores;
 use crate::search::{Limits, Objective};
@@ -24,6 +23,9 @@ use std::sync::atomic::Ordering;
 
 /// Flags of `foretell rank`.
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "On a GPU run prediction, accuracies and robustness; latency is that of the CPU in any case."
+)]
 pub struct Args {
     /// Run folders, files of architectures (JSON lines, as leaderboards are), FILE#ID, or names such as DARTS, resnet50
     #[arg(required = true, value_name = "RUN|FILE|NAME")]
@@ -50,7 +52,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let candidates = candidates::read(&args.architectures)?;
     let mut evaluation = args.scoring.over(default_evaluation())?;
     measured(&evaluation, &args.objective, &Limits::default())?;
-    let evaluator = GhnEvaluator::new(evaluation.clone())?;
+    let evaluator = args.scoring.evaluator(&evaluation, 1)?;
     evaluation.eval_images = args.scoring.eval_images(&evaluator)?;
     let settings = evaluation_value(&evaluation).context("--ghn")?;
     let mut part = Part::open(&args.csv, settings)?;

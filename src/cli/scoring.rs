@@ -1,5 +1,7 @@
 //! Flags that say how candidates are scored, shared by the commands that score them, and how studies keep them.
 
+use super::device::{DeviceFlag, PrecisionFlag, check};
+use crate::execute::Precision;
 use crate::pipeline::{EvaluationSettings, GhnEvaluator};
 use crate::search::{Limits, Metric, Objective};
 use anyhow::{Context, bail};
@@ -36,6 +38,10 @@ pub(super) struct ScoringArgs {
     /// Do not time candidates
     #[arg(long)]
     no_latency: bool,
+    #[command(flatten)]
+    precision: PrecisionFlag,
+    #[command(flatten)]
+    device: DeviceFlag,
 }
 
 #[derive(Clone, Debug)]
@@ -74,6 +80,7 @@ pub(super) fn default_evaluation() -> EvaluationSettings {
         latency_batch: 1,
         latency_threads: 1,
         measure_latency: true,
+        precision: Precision::default(),
     }
 }
 
@@ -89,6 +96,7 @@ impl ScoringArgs {
         set(&mut evaluation.latency_batch, &self.latency_batch);
         set(&mut evaluation.latency_threads, &self.latency_threads);
         evaluation.measure_latency &= !self.no_latency;
+        set(&mut evaluation.precision, &self.precision.precision);
         if let Some(ghn) = &self.ghn {
             evaluation.ghn = match ghn.as_str() {
                 "bundled" => None,
@@ -96,6 +104,25 @@ impl ScoringArgs {
             };
         }
         Ok(evaluation)
+    }
+
+    /// What scores up to `candidates` at once, on the device that the flags name.
+    pub(super) fn evaluator(
+        &self,
+        evaluation: &EvaluationSettings,
+        candidates: usize,
+    ) -> anyhow::Result<GhnEvaluator> {
+        let device = self.device.open()?;
+        check(evaluation.precision, &device)?;
+        let evaluator = GhnEvaluator::new(evaluation.clone())?;
+        if device.is_cpu() {
+            return Ok(evaluator);
+        }
+        let evaluator = evaluator.on(&device, candidates)?;
+        if let Some(lanes) = evaluator.lanes().filter(|&lanes| lanes < candidates) {
+            eprintln!("note: the GPU has memory for {lanes} candidates at once, not {candidates}");
+        }
+        Ok(evaluator)
     }
 
     /// The number of images to score on, which the images in `evaluator` may not hold: a default shrinks to them, a

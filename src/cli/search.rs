@@ -1,6 +1,5 @@
 //! `foretell search`: settings from flags, a run folder, the search, and its results.
 
-use super::device::DeviceFlag;
 use super::interrupt::stop_flag;
 use super::output::print;
 use super::progress::Progress;
@@ -8,7 +7,6 @@ use super::report::REPORT;
 use super::scoring::{ScoringArgs, default_evaluation, evaluation_of, evaluation_value, measured, set};
 use super::strategy::{StrategyArgs, default_strategy};
 use super::{candidates, threads};
-use crate::pipeline::GhnEvaluator;
 use crate::report::{Leaderboard, ReportedStudy, SortKey, write_report, write_results};
 use crate::search::{Budget, Limits, Metric, Objective, StopReason};
 use crate::space::Space;
@@ -28,6 +26,9 @@ const LOOKAHEAD: u64 = 4;
 
 /// Flags of `foretell search`. With --resume, flags that are not given are those of the study.
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "On a GPU run prediction, accuracies and robustness; latency is that of the CPU in any case."
+)]
 pub struct Args {
     /// Search space: a bundled one (see `foretell space show`) or a TOML file [default: small]
     #[arg(long, value_name = "NAME_OR_FILE")]
@@ -71,14 +72,13 @@ pub struct Args {
     /// Reject candidates with a longer median forward pass
     #[arg(long, value_name = "MS")]
     max_latency_ms: Option<f64>,
-    /// Candidates evaluated at once, at most 4; the trials do not depend on it, and one that is timed runs alone
+    /// Candidates evaluated at once, at most 4, on a GPU as far as its memory allows; the trials do not depend on it, and
+    /// one that is timed runs alone
     #[arg(long, value_name = "N", default_value_t = 1)]
     workers: usize,
     /// Threads that a candidate's arithmetic uses [default: all cores]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
-    #[command(flatten)]
-    device: DeviceFlag,
     /// Run folder [default: the next free runs/search-NNN; with --resume the latest]
     #[arg(long, value_name = "DIR", conflicts_with = "name")]
     out: Option<PathBuf>,
@@ -111,7 +111,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let space = space_of(&record.settings)?;
     // All that can be wrong with the inputs shows here, before a folder is made.
     let (mut evaluation, _) = evaluation_of(&record.settings.evaluation)?;
-    let evaluator = GhnEvaluator::new(evaluation.clone())?.on(&args.device.open()?)?;
+    let evaluator = args.scoring.evaluator(&evaluation, args.workers)?;
     if folder.is_none() {
         evaluation.eval_images = args.scoring.eval_images(&evaluator)?;
         record.settings.evaluation = evaluation_value(&evaluation)?;

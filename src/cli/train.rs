@@ -1,5 +1,6 @@
 //! `foretell train`: trains one network on real images, from random or from predicted weights.
 
+use super::device::{DeviceFlag, on};
 use super::interrupt::stop_flag;
 use super::output::print;
 use super::train_outcome::{Tested, write_outcome};
@@ -27,6 +28,9 @@ use std::path::{Path, PathBuf};
 /// and confusion.csv (a row for every class, with its accuracy). Ctrl-C stops after the current step; the same command with --resume goes on as if it had
 /// never stopped.
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "On a GPU runs the prediction of --init ghn; the network is trained on the CPU in any case."
+)]
 pub struct Args {
     /// Architecture: FILE, FILE#ID (as runs/search-001/leaderboard.jsonl#trial/143) or the name of a predefined
     /// network, e.g. resnet18
@@ -106,6 +110,8 @@ pub struct Args {
     /// Threads [default: all cores]; the result does not depend on it
     #[arg(long)]
     threads: Option<usize>,
+    #[command(flatten)]
+    device: DeviceFlag,
 }
 
 fn train_on(text: &str) -> Result<TrainOn, String> {
@@ -137,7 +143,7 @@ impl Source {
                     args.ghn.display(),
                     args.images
                 );
-                Source::Predicted(Box::new(ghn))
+                Source::Predicted(Box::new(on(ghn, args.device)?))
             }
             file => {
                 ensure!(

@@ -14,6 +14,9 @@ use std::time::{Duration, Instant};
 
 /// Train a graph hypernetwork on architectures drawn on the fly.
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "On a GPU run the hypernetwork, the networks and all gradients; the optimiser runs on the CPU in any case."
+)]
 pub struct Args {
     /// Configuration, e.g. experiments/train-ghn2-fashion.toml.
     #[arg(long, value_name = "FILE")]

@@ -6,19 +6,21 @@
 
 use super::groups::Group;
 use super::rows::{Appended, CurvePoint, Row};
-use crate::execute::NativeExecutor;
+use crate::execute::{CandleExecutor, NativeExecutor, Precision};
 use crate::files::{create_folders, write_atomically};
 use crate::ghn::Ghn;
 use crate::graph::Graph;
 use crate::images::{Augmentation, DataSet, ImageSet, PreparedImages};
 use crate::network::{Network, build};
-use crate::score;
+use crate::score::{self, ResidentImages};
 use crate::space::ArchRecord;
 use crate::training::{NetworkTrainer, NetworkTraining, RandomInit, SgdConfig, TrainOn, random_weights};
 use crate::{Error, Result};
+use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
@@ -47,6 +49,9 @@ pub struct EvaluationPlan {
     pub sgd_lr: f64,
     /// What each source of weights is, by its name.
     pub weights: BTreeMap<String, String>,
+    /// Numbers that networks run in on a GPU; the CPU knows f32 only.
+    #[serde(default, skip_serializing_if = "Precision::is_single")]
+    pub precision: Precision,
 }
 
 /// Where weights come from.
@@ -79,6 +84,8 @@ pub struct Evaluation<'a> {
     data: &'a DataSet,
     images: PreparedImages,
     shape: [usize; 3],
+    /// A device and the images on it; none: the CPU and the native executor.
+    resident: Option<(Device, ResidentImages)>,
 }
 
 impl<'a> Evaluation<'a> {
@@ -100,7 +107,19 @@ impl<'a> Evaluation<'a> {
             )));
         }
         let images = set.prepare(plan.eval_images)?;
-        Ok(Evaluation { plan, data, images, shape: set.batch_shape() })
+        Ok(Evaluation { plan, data, images, shape: set.batch_shape(), resident: None })
+    }
+
+    /// The same with accuracies and predictions on `device`, by the candle executor; training for comparison stays on
+    /// the CPU.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn on(mut self, device: &Device) -> Result<Evaluation<'a>> {
+        let (batch, precision) = (self.plan.batch.min(self.images.len()), self.plan.precision);
+        let images = ResidentImages::new(&self.images, self.shape, batch, device, precision)?;
+        self.resident = Some((device.clone(), images));
+        Ok(self)
     }
 
     /// Measures `count` architectures of every group with all `weights`, as far as `folder` lacks them.
@@ -219,13 +238,28 @@ impl<'a> Evaluation<'a> {
     fn measure(&self, group: Group, record: &ArchRecord, network: &Network, one: &Weights) -> Result<Row> {
         let began = Instant::now();
         let graph = Graph::of(network);
-        let params = match &one.source {
-            Source::Ghn(ghn) => ghn.predict_batch(&[(network, &graph)])?.params.to_vec1::<f32>()?,
-            Source::Random(init) => random_weights(network, *init, self.plan.seed),
+        let measured = match &self.resident {
+            None => {
+                let params = match &one.source {
+                    Source::Ghn(ghn) => ghn.predict_batch(&[(network, &graph)])?.params.to_vec1::<f32>()?,
+                    Source::Random(init) => random_weights(network, *init, self.plan.seed),
+                };
+                let batch = self.plan.batch.min(self.images.len());
+                let mut executor = NativeExecutor::<f32>::new(network, batch)?;
+                score::accuracy(&mut executor, &params, &self.images, batch)
+            }
+            Some((device, images)) => {
+                let params = match &one.source {
+                    Source::Ghn(ghn) => ghn.predict_batch(&[(network, &graph)])?.params,
+                    Source::Random(init) => {
+                        let values = random_weights(network, *init, self.plan.seed);
+                        Tensor::from_vec(values, network.n_params(), device)?
+                    }
+                };
+                images.accuracy(&CandleExecutor::new(Arc::new(network.clone()), device.clone()), &params)
+            }
         };
-        let batch = self.plan.batch.min(self.images.len());
-        let mut executor = NativeExecutor::<f32>::new(network, batch)?;
-        let measured = match score::accuracy(&mut executor, &params, &self.images, batch) {
+        let measured = match measured {
             Ok(accuracy) => Ok(accuracy),
             Err(Error::NonFinite(reason)) => Err(reason),
             Err(error) => return Err(error),

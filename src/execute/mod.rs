@@ -5,11 +5,13 @@
 
 mod candle;
 mod native;
+mod precision;
 
 use crate::Result;
 
 pub use candle::CandleExecutor;
 pub use native::{NativeExecutor, Share, Workspace};
+pub use precision::Precision;
 
 /// Floating-point type that both executors support.
 pub trait Real:

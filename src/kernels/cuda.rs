@@ -14,7 +14,7 @@ use candle_core::cuda_backend::cudarc::driver::{
     CudaSlice, CudaView, DriverError, LaunchConfig, PushKernelArg,
 };
 use candle_core::cuda_backend::cudarc::nvrtc::{CompileError, CompileOptions, compile_ptx_with_opts};
-use candle_core::{CudaStorage, DType, Error, Layout, Result};
+use candle_core::{CudaStorage, DType, Device, Error, Layout, Result};
 use sha2::{Digest, Sha256};
 
 use super::program::{Argument, Buffer, Launch, Limits, Program, Source};
@@ -35,6 +35,16 @@ impl Uploaded {
         self.0.push((table.clone(), device.clone_htod(words)?));
         Ok(self.0.len() - 1)
     }
+}
+
+/// A stream of its own on the GPU of this number. candle's own choice would be another stream for every thread, and a
+/// thread could read what the stream of another one has not written yet.
+pub(crate) fn stream(number: usize) -> Result<Device> {
+    let device = CudaDevice::new_with_stream(number)?;
+    // SAFETY: a device is one stream, its tensors are allocated, used and freed on it alone, and candle refuses
+    // operations on tensors of two devices; so no order between streams has to be kept.
+    unsafe { device.disable_event_tracking() };
+    Ok(Device::Cuda(device))
 }
 
 /// What the device allows.

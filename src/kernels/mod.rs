@@ -23,6 +23,8 @@ mod special;
 pub mod tiling;
 
 pub use buffer::Buffer;
+#[cfg(feature = "cuda")]
+pub(crate) use cuda::stream;
 pub use lanes::{Element, Kernel, Lanes, vectorized};
 #[cfg(test)]
 pub(crate) use lanes::{force, levels};

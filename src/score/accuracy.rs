@@ -72,9 +72,31 @@ pub(super) fn classify(
     mut visit: impl FnMut(usize, usize),
 ) -> Result<Accuracy> {
     let classes = images.classes();
-    let (mut correct, mut count, mut loss) = (0, 0, 0.0);
+    let mut tally = Tally::default();
     for (pixels, labels) in images.batches(batch) {
         let logits = executor.logits(params, pixels, Mode::Evaluate)?;
+        tally.add(&logits, labels, classes, &mut visit)?;
+    }
+    Ok(tally.accuracy())
+}
+
+/// Images counted so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Tally {
+    correct: u64,
+    images: u64,
+    loss: f64,
+}
+
+impl Tally {
+    /// Counts images with logits `[N, classes]`; calls `visit(label, predicted class)` for each.
+    pub(super) fn add(
+        &mut self,
+        logits: &[f32],
+        labels: &[u8],
+        classes: usize,
+        mut visit: impl FnMut(usize, usize),
+    ) -> Result<()> {
         if logits.len() != labels.len() * classes {
             return Err(Error::Tensor(format!(
                 "{} logits for {} images of {classes} classes",
@@ -84,7 +106,7 @@ pub(super) fn classify(
         }
         for (row, &label) in logits.chunks_exact(classes).zip(labels) {
             if let Some(logit) = row.iter().find(|logit| !logit.is_finite()) {
-                return Err(Error::NonFinite(format!("image {count} has the logit {logit}")));
+                return Err(Error::NonFinite(format!("image {} has the logit {logit}", self.images)));
             }
             let mut best = 0;
             for class in 1..classes {
@@ -94,13 +116,18 @@ pub(super) fn classify(
             }
             let largest = row[best] as f64;
             let sum: f64 = row.iter().map(|&logit| (logit as f64 - largest).exp()).sum();
-            loss += largest + sum.ln() - row[label as usize] as f64;
-            correct += (best == label as usize) as u64;
-            count += 1;
+            self.loss += largest + sum.ln() - row[label as usize] as f64;
+            self.correct += (best == label as usize) as u64;
+            self.images += 1;
             visit(usize::from(label), best);
         }
+        Ok(())
     }
-    Ok(Accuracy { correct, images: count, loss: loss / count as f64 })
+
+    /// What they come to.
+    pub(super) fn accuracy(self) -> Accuracy {
+        Accuracy { correct: self.correct, images: self.images, loss: self.loss / self.images as f64 }
+    }
 }
 
 /// Accuracy at each level of a noise bank, in the bank's order; batches as in [`accuracy`].

@@ -5,11 +5,13 @@
 mod accuracy;
 mod confusion;
 mod latency;
+mod resident;
 mod scores;
 
 pub use accuracy::{Accuracy, accuracy, noise_accuracy};
 pub use confusion::{Confusion, confusion};
 pub use latency::{Latency, LatencyOptions, latency};
+pub use resident::ResidentImages;
 pub use scores::{NoiseScore, Scores};
 
 #[cfg(test)]

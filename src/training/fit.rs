@@ -70,8 +70,8 @@ pub fn fit_ghn(
     fit_ghn_on(&Device::Cpu, config, data, folder, resume, stop, observer)
 }
 
-/// [`fit_ghn`] with the hypernetwork on `device`; the networks whose weights it predicts run on the CPU. A run may
-/// change its device on resume: checkpoints do not name one.
+/// [`fit_ghn`] with the hypernetwork and the networks whose weights it predicts on `device`; the optimiser stays on the
+/// CPU. A run may change its device on resume: checkpoints do not name one.
 ///
 /// # Errors
 /// As [`fit_ghn`], and if the device fails.
@@ -109,7 +109,9 @@ pub fn fit_ghn_on(
             )));
         }
     };
-    trainer.move_to(device)?;
+    if !device.is_cpu() {
+        trainer.move_to(device)?;
+    }
     let resolved = toml::to_string(trainer.config()).expect("a checked configuration serialises");
     write_atomically(folder.join("config.toml"), resolved.as_bytes())?;
     let mut metrics = Metrics::open(&folder.join("metrics.csv"), trainer.steps_taken())?;

@@ -9,6 +9,7 @@ mod fit;
 mod loss;
 mod metrics;
 mod network;
+mod resident;
 mod schedule;
 mod state;
 mod trainer;

@@ -8,6 +8,7 @@ use super::average::Average;
 use super::config::TrainConfig;
 use super::draw::{ArchitectureSource, Candidate, Purpose, stream};
 use super::loss::attach_gradient;
+use super::resident::{Resident, images_and_labels, mean_loss};
 use crate::execute::{Executor, Mode, NativeExecutor, Workspace};
 use crate::ghn::Ghn;
 use crate::images::{Augmentation, BatchState, DataSet, PreparedImages, TrainingBatches};
@@ -66,6 +67,8 @@ pub struct Trainer {
     source: ArchitectureSource,
     validation: PreparedImages,
     workspace: Workspace<f32>,
+    /// The device that everything but the optimiser runs on; none: the CPU, with the native executor.
+    resident: Option<Resident>,
 }
 
 impl Trainer {
@@ -107,6 +110,7 @@ impl Trainer {
             source,
             validation,
             workspace: Workspace::default(),
+            resident: None,
         })
     }
 
@@ -125,15 +129,17 @@ impl Trainer {
         &self.ghn
     }
 
-    /// Moves the hypernetwork to `device`. Optimiser and averages stay where they are, on the CPU.
+    /// Goes on with `device`: the hypernetwork, its gradients, and the networks, by the candle executor. Optimiser and
+    /// averages stay where they are, on the CPU.
     ///
     /// # Errors
     /// If the device fails.
     pub fn move_to(&mut self, device: &Device) -> Result<()> {
-        if !device.same_device(self.ghn.device()) {
-            self.ghn = self.ghn.to_device(device)?;
-            self.adam.take_vars(self.ghn.vars());
-        }
+        let shape = self.batches.set().batch_shape();
+        let batch = self.config.images.batch.min(self.validation.len());
+        self.resident = Some(Resident::new(device, &self.validation, shape, batch)?);
+        self.ghn = self.ghn.to_device(device)?;
+        self.adam.take_vars(self.ghn.vars());
         Ok(())
     }
 
@@ -198,9 +204,15 @@ impl Trainer {
     fn loss(&self, candidates: &[Candidate], images: &[f32], labels: &[u8]) -> Result<Tensor> {
         let inputs: Vec<_> = candidates.iter().map(|c| (&c.network, &c.graph)).collect();
         let prediction = self.ghn.predict_batch(&inputs)?;
+        let mut seeds = stream(self.config.seed, Purpose::Dropout, self.step);
+        if let Some(resident) = &self.resident {
+            let networks: Vec<_> = candidates.iter().map(|c| (&c.network, seeds.random::<u64>())).collect();
+            let batch =
+                images_and_labels(images, labels, self.batches.set().batch_shape(), resident.device())?;
+            return mean_loss(resident.device(), &networks, &prediction, &batch, self.config.clip_network);
+        }
         let params = prediction.params.to_vec1::<f32>()?;
         let mut gradient = vec![0f32; params.len()];
-        let mut seeds = stream(self.config.seed, Purpose::Dropout, self.step);
         let mut work = Vec::with_capacity(candidates.len());
         let mut rest = gradient.as_mut_slice();
         for (candidate, range) in candidates.iter().zip(&prediction.ranges) {
@@ -232,12 +244,13 @@ impl Trainer {
     /// If a computation fails.
     pub fn evaluate(&self) -> Result<HeldOutReport> {
         let ghn = self.trained()?;
-        let accuracies = self
-            .source
-            .held_out()
-            .par_iter()
-            .map(|candidate| self.accuracy(&ghn, candidate))
-            .collect::<Result<Vec<f64>>>()?;
+        let held_out = self.source.held_out();
+        let accuracies = match &self.resident {
+            Some(resident) => {
+                held_out.iter().map(|c| resident.accuracy(&ghn, c)).collect::<Result<Vec<f64>>>()
+            }
+            None => held_out.par_iter().map(|candidate| self.accuracy(&ghn, candidate)).collect(),
+        }?;
         let n = accuracies.len() as f64;
         let mean = accuracies.iter().sum::<f64>() / n;
         let variance = accuracies.iter().map(|a| (a - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0);
@@ -253,18 +266,21 @@ impl Trainer {
         let (mut right, mut seen) = (0usize, 0usize);
         for (images, labels) in self.validation.batches(batch) {
             let logits = executor.logits(&params, images, Mode::Evaluate)?;
-            right += logits
-                .chunks_exact(logits.len() / labels.len())
-                .zip(labels)
-                .filter(|(row, label)| {
-                    let best = (0..row.len()).max_by(|&a, &b| row[a].total_cmp(&row[b]));
-                    best == Some(usize::from(**label)) && row.iter().all(|v| v.is_finite())
-                })
-                .count();
+            right += count_right(&logits, labels);
             seen += labels.len();
         }
         Ok(right as f64 / seen.max(1) as f64)
     }
+}
+
+/// Images whose largest logit is that of their label; logits that are not finite are wrong.
+pub(super) fn count_right(logits: &[f32], labels: &[u8]) -> usize {
+    let rows = logits.chunks_exact(logits.len() / labels.len()).zip(labels);
+    rows.filter(|(row, label)| {
+        let best = (0..row.len()).max_by(|&a, &b| row[a].total_cmp(&row[b]));
+        best == Some(usize::from(**label)) && row.iter().all(|v| v.is_finite())
+    })
+    .count()
 }
 
 /// Scales `gradient` down to an L2 norm of at most `limit`.

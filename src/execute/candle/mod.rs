@@ -32,8 +32,13 @@ impl CandleExecutor {
         CandleExecutor { network, device }
     }
 
+    /// The network.
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+
     /// Logits `[N, classes]` of `images [N, C, H, W]` with the flat parameter vector `params [n_params]`;
-    /// differentiable by both.
+    /// differentiable by both. All of the same type: f32, f64, bf16 or f16.
     ///
     /// # Errors
     /// If shapes do not fit the network.
@@ -87,6 +92,44 @@ impl CandleExecutor {
         let logits =
             logits.ok_or_else(|| Error::Architecture("a network without ops has no output".into()))?;
         Ok(logits.reshape((self.network.num_classes(), n))?.t()?.contiguous()?)
+    }
+
+    /// Mean cross entropy `[]` of `images [N, C, H, W]` with `labels [N]` (u32), and its gradient `[n_params]` by the flat
+    /// vector `params`. Everything stays on the device, and nothing waits for it.
+    ///
+    /// # Errors
+    /// If shapes do not fit the network.
+    pub fn loss_with_gradient(
+        &self,
+        params: &Tensor,
+        images: &Tensor,
+        labels: &Tensor,
+        mode: Mode,
+    ) -> Result<[Tensor; 2]> {
+        if params.dims() != [self.network.n_params()] {
+            return Err(refuse("parameters", &[self.network.n_params()], params.dims()));
+        }
+        // A variable for each parameter: the gradient by a flat one would be summed from as many whole vectors.
+        let variable = |p: &Param| {
+            let values = params.detach().narrow(0, p.offset, p.numel())?.reshape(p.shape.as_slice())?;
+            Ok(Var::from_tensor(&values)?)
+        };
+        let variables = self.network.params.iter().map(variable).collect::<Result<Vec<Var>>>()?;
+        let tensors: Vec<Tensor> = variables.iter().map(|variable| variable.as_tensor().clone()).collect();
+        let loss = ops::cross_entropy(&self.forward_tensors(&tensors, images, mode)?, labels)?;
+        let gradients = loss.backward()?;
+        let by = |variable: &Var| match gradients.get(variable) {
+            Some(gradient) => gradient.flatten_all(),
+            None => variable.as_tensor().flatten_all()?.zeros_like(),
+        };
+        let parts = variables.iter().map(by).collect::<candle_core::Result<Vec<Tensor>>>()?;
+        Ok([loss.detach(), Tensor::cat(&parts, 0)?.detach()])
+    }
+
+    /// Class numbers on the device.
+    fn labels(&self, labels: &[u8]) -> Result<Tensor> {
+        let labels: Vec<u32> = labels.iter().map(|&label| u32::from(label)).collect();
+        Ok(Tensor::new(labels, &self.device)?)
     }
 
     fn images<T: Real + WithDType>(&self, images: &[T]) -> Result<Tensor> {
@@ -194,23 +237,10 @@ impl<T: Real + WithDType> Executor<T> for CandleExecutor {
             let message = format!("labels: {} below {classes} expected, found {labels:?}", images.dim(0)?);
             return Err(Error::Tensor(message));
         }
-        let labels: Vec<u32> = labels.iter().map(|&label| u32::from(label)).collect();
-        let labels = Tensor::new(labels, &self.device)?;
-        let variable = |p: &Param| {
-            let values = &params[p.offset..p.offset + p.numel()];
-            Ok(Var::from_slice(values, p.shape.as_slice(), &self.device)?)
-        };
-        let variables = self.network.params.iter().map(variable).collect::<Result<Vec<Var>>>()?;
-        let tensors: Vec<Tensor> = variables.iter().map(|variable| variable.as_tensor().clone()).collect();
-        let loss = ops::cross_entropy(&self.forward_tensors(&tensors, &images, mode)?, &labels)?;
-        let gradients = loss.backward()?;
-        for (variable, param) in variables.iter().zip(&self.network.params) {
-            if let Some(gradient) = gradients.get(variable) {
-                let gradient = gradient.flatten_all()?.to_vec1::<T>()?;
-                let part = &mut grad[param.offset..param.offset + param.numel()];
-                part.iter_mut().zip(gradient).for_each(|(sum, value)| *sum += value);
-            }
-        }
+        let labels = self.labels(labels)?;
+        let params = Tensor::from_slice(params, params.len(), &self.device)?;
+        let [loss, gradient] = self.loss_with_gradient(&params, &images, &labels, mode)?;
+        grad.iter_mut().zip(gradient.to_vec1::<T>()?).for_each(|(sum, value)| *sum += value);
         Ok(loss.to_scalar::<T>()?)
     }
 }

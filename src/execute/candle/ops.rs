@@ -1,9 +1,17 @@
 //! Ops without windows in candle ops, on activations `[C, N, H, W]` (channels outermost, so that a pointwise
 //! map is one matrix product and a channel's statistics are over contiguous values).
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 
 const NORM_EPSILON: f64 = 1e-5;
+
+/// `of(x)`, computed in f32 where `x` has less.
+fn widely(x: &Tensor, of: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
+    match x.dtype() {
+        DType::F16 | DType::BF16 => of(&x.to_dtype(DType::F32)?)?.to_dtype(x.dtype()),
+        _ => of(x),
+    }
+}
 
 /// Sums the last axis to the axis `from`, axis by axis: short sums lose less in f32 than one long one.
 fn mean_from(x: &Tensor, from: usize) -> Result<Tensor> {
@@ -34,9 +42,11 @@ fn normalise(
     bias: &Tensor,
     mean_of: impl Fn(&Tensor) -> Result<Tensor>,
 ) -> Result<Tensor> {
-    let centred = x.broadcast_sub(&mean_of(x)?)?;
-    let deviation = (mean_of(&centred.sqr()?)? + NORM_EPSILON)?.sqrt()?;
-    let normal = centred.broadcast_div(&deviation)?;
+    let normal = widely(x, |x| {
+        let centred = x.broadcast_sub(&mean_of(x)?)?;
+        let deviation = (mean_of(&centred.sqr()?)? + NORM_EPSILON)?.sqrt()?;
+        centred.broadcast_div(&deviation)
+    })?;
     normal.broadcast_mul(&per_channel(weight)?)?.broadcast_add(&per_channel(bias)?)
 }
 
@@ -57,8 +67,10 @@ pub(super) fn relu(x: &Tensor) -> Result<Tensor> {
 
 /// Exact GELU; composed, because candle's own rounds the constants of its gradient.
 pub(super) fn gelu(x: &Tensor) -> Result<Tensor> {
-    let cumulative = (((x / std::f64::consts::SQRT_2)?.erf()? + 1.0)? * 0.5)?;
-    x * cumulative
+    widely(x, |x| {
+        let cumulative = (((x / std::f64::consts::SQRT_2)?.erf()? + 1.0)? * 0.5)?;
+        x * cumulative
+    })
 }
 
 /// `x * clamp(x + 3, 0, 6) / 6`; beyond 3 on either side the gradient is 1 or 0.
@@ -70,13 +82,15 @@ pub(super) fn hard_swish(x: &Tensor) -> Result<Tensor> {
 
 /// Mean over positions, `[C, N, 1, 1]`.
 pub(super) fn mean(x: &Tensor) -> Result<Tensor> {
-    mean_from(x, 2)
+    widely(x, |x| mean_from(x, 2))
 }
 
 /// Softmax over the last axis.
 fn softmax(x: &Tensor) -> Result<Tensor> {
-    let exp = x.broadcast_sub(&x.detach().max_keepdim(x.rank() - 1)?)?.exp()?;
-    exp.broadcast_div(&exp.sum_keepdim(x.rank() - 1)?)
+    widely(x, |x| {
+        let exp = x.broadcast_sub(&x.detach().max_keepdim(x.rank() - 1)?)?.exp()?;
+        exp.broadcast_div(&exp.sum_keepdim(x.rank() - 1)?)
+    })
 }
 
 /// Self-attention over all positions; `x [3 * heads * width, N, H, W]` to `[heads * width, N, H, W]`.

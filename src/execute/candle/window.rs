@@ -3,9 +3,13 @@
 //! Each is a sum or a maximum over the taps of the window: tap `(y, x)` of an input is the input seen through
 //! that position of the window, `[C, N, OH, OW]`.
 
+#[cfg(feature = "cuda")]
+use candle_core::DType;
 use candle_core::{Result, Tensor};
 
 use super::known::{Rule1, Rule2};
+#[cfg(feature = "cuda")]
+use crate::kernels::depthwise::{cuda::Planes, on_device};
 
 /// Size and steps of a window; pairs are vertical, horizontal.
 #[derive(Clone, Copy, Debug)]
@@ -120,8 +124,25 @@ impl Convolution {
     }
 }
 
+#[cfg(feature = "cuda")]
+impl Convolution {
+    /// A depthwise convolution on a GPU, in f32 whatever the tensors hold.
+    fn on_device(&self, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+        let Window { kernel, stride, padding, dilation, out } = self.window;
+        let (channels, images, height, width) = x.dims4()?;
+        let size = [height, width];
+        let planes = Planes { channels, images, size, out, kernel, stride, padding, dilation };
+        let (x, weight) = (x.to_dtype(DType::F32)?, weight.to_dtype(DType::F32)?);
+        on_device(&x, &weight, planes)
+    }
+}
+
 impl Rule2 for Convolution {
     fn value(&self, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+        #[cfg(feature = "cuda")]
+        if self.is_depthwise(weight) && x.device().is_cuda() && x.dtype() != DType::F64 {
+            return self.on_device(x, weight)?.to_dtype(x.dtype());
+        }
         let padded = self.window.pad(x, 0.0)?;
         let products = self.window.taps().map(|tap| {
             let (seen, weight_of_tap) = (self.window.tap(&padded, tap)?, self.tap_weight(weight, tap)?);

@@ -4,11 +4,16 @@
 //! register tile is one vector of channels by several pixels; the gradient of the input is the same convolution
 //! of the spread gradient of the output with the taps reversed.
 
+pub mod cuda;
+#[cfg(feature = "cuda")]
+mod device;
 mod sliding;
 
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "cuda")]
+pub(crate) use device::on_device;
 pub use sliding::Sliding;
 
 use super::columns::PIXELS;

@@ -12,7 +12,7 @@ use crate::kernels::program::{Argument, Buffer, Launch, Limits, Program, Source}
 use crate::{Error, Result};
 
 /// `SLOTS` in `block.cuh`: nodes of a visit at most.
-const SLOTS: usize = 8;
+pub(super) const SLOTS: usize = 8;
 /// Nodes over which one block sums a part of the weights' gradient.
 const NODES_PER_PART: usize = 64;
 /// Threads of a block of the kernels that sum weights' gradients.
@@ -26,20 +26,20 @@ pub struct Tables {
     largest: usize,
     virtual_edges: bool,
     /// First node of each graph, and the end.
-    graphs: Arc<[u32]>,
+    pub(super) graphs: Arc<[u32]>,
     /// Of the sweep over incoming and of that over outgoing edges.
-    sweeps: [Visits; 2],
+    pub(super) sweeps: [Visits; 2],
 }
 
 /// Visits of one sweep: nodes of one level, whose neighbours were all visited before.
 #[derive(Clone, Debug)]
-struct Visits {
+pub(super) struct Visits {
     /// First visit of each graph, and the end.
-    first: Arc<[u32]>,
+    pub first: Arc<[u32]>,
     /// `[visits, SLOTS, 4]`: node within its graph, first edge, end of its edges, nodes of the visit.
-    slots: Arc<[u32]>,
+    pub slots: Arc<[u32]>,
     /// Neighbour within its graph in the lower 24 bits, distance above.
-    edges: Arc<[u32]>,
+    pub edges: Arc<[u32]>,
 }
 
 impl Tables {

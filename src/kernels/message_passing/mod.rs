@@ -17,6 +17,7 @@ pub mod cuda;
 #[cfg(feature = "cuda")]
 mod device;
 mod edges;
+pub mod forecast;
 #[cfg(test)]
 mod tests;
 
