@@ -23,7 +23,7 @@ fn settings(precision: Precision) -> EvaluationSettings {
     EvaluationSettings {
         ghn: None,
         images: IMAGES.into(),
-        eval_images: 128,
+        eval_images: 64,
         batch: 32,
         noise_levels: vec![0.08],
         noise_seed: 0,
@@ -52,9 +52,9 @@ fn candidates_in_flight_on_a_device_score_as_on_the_cpu() {
     assert_eq!(cpu.lanes(), None);
     let device = GhnEvaluator::new(settings(Precision::F32)).unwrap().on(&Device::Cpu, 2).unwrap();
     assert_eq!(device.lanes(), Some(2));
-    let candidates = candidates(4);
+    let candidates = candidates(3);
     let wanted: Vec<Scores> = candidates.iter().map(|arch| cpu.score(arch).unwrap()).collect();
-    // Twice as many at once as there are lanes.
+    // More at once than there are lanes.
     let found: Vec<Scores> = std::thread::scope(|scope| {
         let device = &device;
         let threads: Vec<_> =
@@ -64,10 +64,7 @@ fn candidates_in_flight_on_a_device_score_as_on_the_cpu() {
     for (found, wanted) in found.iter().zip(&wanted) {
         let [accuracy, robustness, loss] = gaps(found, wanted);
         // An image whose two best logits are equal but for rounding may change its class.
-        assert!(
-            accuracy <= 1.5 / 128.0 && robustness <= 1.5 / 128.0 && loss <= 1e-4,
-            "{found:?}, {wanted:?}"
-        );
+        assert!(accuracy <= 1.5 / 64.0 && robustness <= 1.5 / 64.0 && loss <= 1e-4, "{found:?}, {wanted:?}");
         assert_eq!((found.params, found.macs, found.images), (wanted.params, wanted.macs, wanted.images));
         assert!(found.predict_ms.is_some() && found.latency_ms.is_none());
     }

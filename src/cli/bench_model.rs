@@ -107,8 +107,8 @@ fn decoding(batch: &[(Network, Graph)], hid: usize) -> String {
         flops / 1e9
     );
     text += &format!("tiling: {:.2} M parameters, one launch\n", params as f64 / 1e6);
-    for Gpu { name, ghz, multiprocessors, terabytes, .. } in &GPUS {
-        let peak = 256.0 * *multiprocessors as f64 * ghz * 1e9;
+    for Gpu { name, ghz, multiprocessors, flops_a_cycle, terabytes, .. } in &GPUS {
+        let peak = flops_a_cycle * *multiprocessors as f64 * ghz * 1e9;
         let [from, to] = LAUNCH_US.map(|us| launches as f64 * us / 1e3);
         text += &format!(
             "  {name}: decoder {:.2} ms of arithmetic at the peak of {:.1} TFLOP/s f32, {from:.2} - {to:.2} ms of \

@@ -18,6 +18,8 @@ pub struct Gpu {
     pub ghz: f64,
     /// Multiprocessors.
     pub multiprocessors: usize,
+    /// Floating-point operations of one in a cycle, f32.
+    pub flops_a_cycle: f64,
     /// Memory bandwidth in TB/s.
     pub terabytes: f64,
     /// What a block may ask for.
@@ -30,6 +32,7 @@ pub const GPUS: [Gpu; 2] = [
         name: "A100",
         ghz: 1.41,
         multiprocessors: 108,
+        flops_a_cycle: 128.0,
         terabytes: 1.55,
         limits: Limits { threads: 512, shared_bytes: 163 * 1024 },
     },
@@ -37,6 +40,7 @@ pub const GPUS: [Gpu; 2] = [
         name: "H100",
         ghz: 1.76,
         multiprocessors: 132,
+        flops_a_cycle: 256.0,
         terabytes: 3.35,
         limits: Limits { threads: 512, shared_bytes: 227 * 1024 },
     },
