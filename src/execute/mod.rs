@@ -3,11 +3,13 @@
 //! In: a [`Network`](crate::network::Network), its flat parameter vector and a batch of images `[N, 3, H, W]`.
 //! Out: logits `[N, classes]`, or the loss and the gradient of the parameter vector.
 
+mod allocator;
 mod candle;
 mod native;
 
 use crate::Result;
 
+pub use allocator::keep_freed_memory;
 pub use candle::CandleExecutor;
 pub use native::{NativeExecutor, Share, Workspace};
 

@@ -37,11 +37,15 @@ impl<T: Element, B: Block<T>> Kernel<T> for Blocks<B> {
                 self.0.block::<V, 4, false>(first);
                 first += 4 * V::N;
             }
-            while first + 2 * V::N <= channels {
+            if first + 3 * V::N <= channels {
+                self.0.block::<V, 3, false>(first);
+                first += 3 * V::N;
+            }
+            if first + 2 * V::N <= channels {
                 self.0.block::<V, 2, false>(first);
                 first += 2 * V::N;
             }
-            while first + V::N <= channels {
+            if first + V::N <= channels {
                 self.0.block::<V, 1, false>(first);
                 first += V::N;
             }
@@ -49,6 +53,59 @@ impl<T: Element, B: Block<T>> Kernel<T> for Blocks<B> {
                 self.0.block::<V, 1, true>(first);
             }
         }
+    }
+}
+
+/// Most channels of rows that are taken two at a time.
+const NARROW: usize = 64;
+
+/// Whether two rows of `channels` are one of whole vectors, and a single one is not.
+pub(super) fn pairs<T: Element>(channels: usize, elements: usize) -> bool {
+    let whole = |channels: usize| channels.is_multiple_of(T::lanes());
+    channels <= NARROW && !whole(channels) && whole(2 * channels) && elements.is_multiple_of(2 * channels)
+}
+
+/// Values of each channel for two rows.
+#[derive(Clone, Copy)]
+pub(super) struct Twice<T> {
+    values: [T; 2 * NARROW],
+    len: usize,
+}
+
+impl<T: Element> Twice<T> {
+    /// Both rows get `values`.
+    pub(super) fn of(values: &[T]) -> Self {
+        let mut twice = Self::zeros(values.len());
+        twice.values[..values.len()].copy_from_slice(values);
+        twice.values[values.len()..twice.len].copy_from_slice(values);
+        twice
+    }
+
+    /// Zeros of `channels`.
+    pub(super) fn zeros(channels: usize) -> Self {
+        Self { values: [T::zero(); 2 * NARROW], len: 2 * channels }
+    }
+
+    /// Adds up both rows.
+    pub(super) fn sum(&self, sums: &mut [T]) {
+        let (first, second) = self.values[..self.len].split_at(self.len / 2);
+        for ((sum, &a), &b) in sums.iter_mut().zip(first).zip(second) {
+            *sum = a + b;
+        }
+    }
+}
+
+impl<T> std::ops::Deref for Twice<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        &self.values[..self.len]
+    }
+}
+
+impl<T> std::ops::DerefMut for Twice<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        &mut self.values[..self.len]
     }
 }
 
@@ -93,6 +150,11 @@ pub(super) unsafe fn negated<T: Element, V: Lanes<T>, const NV: usize>(vectors: 
 pub(super) fn shift_and_scale<T: Element>(x: &[T], mean: &[T], scale: &[T], bias: &[T], y: &mut [T]) {
     let c = bias.len();
     assert!(mean.len() == c && scale.len() == c && x.len() == y.len() && x.len().is_multiple_of(c));
+    if pairs::<T>(c, x.len()) {
+        let [mean, scale, bias] = [mean, scale, bias].map(Twice::of);
+        let (mean, scale, bias) = (&mean[..], &scale[..], &bias[..]);
+        return T::dispatch(Blocks(ShiftAndScale { x, mean, scale, bias, y }));
+    }
     T::dispatch(Blocks(ShiftAndScale { x, mean, scale, bias, y }));
 }
 
@@ -140,7 +202,22 @@ pub(super) fn combine<T: Element>(
     assert!(
         coefficients.len() == 3 * c && x.len() == y.len() && z.len() == y.len() && x.len().is_multiple_of(c)
     );
+    if pairs::<T>(c, x.len()) {
+        let (mean, wide) = (Twice::of(mean), twice_each(coefficients, c));
+        let (mean, coefficients) = (&mean[..], &wide[..6 * c]);
+        return T::dispatch(Blocks(Combine { x, z, mean, coefficients, y, accumulate }));
+    }
     T::dispatch(Blocks(Combine { x, z, mean, coefficients, y, accumulate }));
+}
+
+/// Coefficients `[3, C]` for two rows, `[3, 2 C]`.
+pub(super) fn twice_each<T: Element>(coefficients: &[T], channels: usize) -> [T; 6 * NARROW] {
+    let mut wide = [T::zero(); 6 * NARROW];
+    for (target, values) in wide.chunks_exact_mut(2 * channels).zip(coefficients.chunks_exact(channels)) {
+        target[..channels].copy_from_slice(values);
+        target[channels..].copy_from_slice(values);
+    }
+    wide
 }
 
 struct Combine<'a, T> {
@@ -228,6 +305,13 @@ impl<T: Element> Block<T> for Gate<'_, T> {
 pub(super) fn sums<T: Element>(z: &[T], x: &[T], mean: &[T], plain: &mut [T], product: &mut [T]) {
     let c = plain.len();
     assert!(mean.len() == c && product.len() == c && x.len() == z.len() && x.len().is_multiple_of(c));
+    if pairs::<T>(c, x.len()) {
+        let (mean, mut sums) = (Twice::of(mean), [Twice::zeros(c); 2]);
+        let [a, b] = &mut sums;
+        T::dispatch(Blocks(Sums { z, x, mean: &mean, plain: a, product: b }));
+        a.sum(plain);
+        return b.sum(product);
+    }
     T::dispatch(Blocks(Sums { z, x, mean, plain, product }));
 }
 
@@ -310,6 +394,11 @@ impl<T: Element> Sums<'_, T> {
 pub(super) fn total<T: Element>(x: &[T], shift: Option<&[T]>, sum: &mut [T]) {
     let c = sum.len();
     assert!(shift.is_none_or(|shift| shift.len() == c) && x.len().is_multiple_of(c));
+    if pairs::<T>(c, x.len()) {
+        let (shift, mut sums) = (shift.map(Twice::of), Twice::zeros(c));
+        T::dispatch(Blocks(Total { x, shift: shift.as_deref(), sum: &mut sums }));
+        return sums.sum(sum);
+    }
     T::dispatch(Blocks(Total { x, shift, sum }));
 }
 

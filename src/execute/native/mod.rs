@@ -212,8 +212,8 @@ impl<T: Real + Element> NativeExecutor<T> {
         };
         let kept = &mut self.statistics;
         let stages = Stages { workspace: &self.workspace, scratch: plan.local_len + self.scratch };
-        for stage in &plan.forward {
-            stages.run(stage, &batch);
+        for (number, stage) in plan.forward.iter().enumerate() {
+            stages.run(stage, &batch, number);
             timed(profile, Account::Joining, || batch.finish_forward(stage));
         }
         batch.copy_statistics(kept);
@@ -228,12 +228,22 @@ struct Stages<'a, T> {
 }
 
 impl<T: Element> Stages<'_, T> {
-    /// Runs a stage on all shards.
-    fn run(&self, stage: &Stage, batch: &Batch<'_, T>) {
+    /// Runs stage `number` on all shards. Every other stage goes backwards through the images: it begins with those that
+    /// the stage before left in the caches.
+    fn run(&self, stage: &Stage, batch: &Batch<'_, T>, number: usize) {
         let (size, shards) = batch.shards(stage);
-        (0..shards).into_par_iter().with_max_len(1).for_each(|shard| {
+        let backwards = number % 2 == 1;
+        // Halves of the shards often belong to one thread each.
+        let half = shards / 2;
+        let place = |index: usize| match index {
+            _ if !backwards => index,
+            _ if index < half => half - 1 - index,
+            _ => shards - 1 - (index - half),
+        };
+        (0..shards).into_par_iter().with_max_len(1).map(place).for_each(|shard| {
             let images = shard * size..((shard + 1) * size).min(batch.count);
-            batch.run_shard(stage, shard, images, &mut self.workspace.for_worker(self.scratch));
+            let mut scratch = self.workspace.for_worker(self.scratch);
+            batch.run_shard(stage, shard, images, backwards, &mut scratch);
         });
     }
 }
@@ -272,8 +282,8 @@ impl<T: Real + Element> NativeExecutor<T> {
         Ok(self.forward(params, images, count, mode, true, |batch, stages| {
             let loss = cross_entropy(batch.logits(), labels, classes, batch.logits_gradient());
             let grad = Shared::new(grad);
-            for stage in &batch.plan.backward {
-                stages.run(stage, batch);
+            for (number, stage) in batch.plan.backward.iter().enumerate() {
+                stages.run(stage, batch, batch.plan.forward.len() + number);
                 timed(batch.profile, Account::Joining, || batch.finish_backward(stage, grad));
             }
             loss
