@@ -3,8 +3,9 @@
 //! In: channels-last rows `[R, C]` and the affine map of each channel. Out: results and gradients in one pass over
 //! memory. The sign that a ReLU saw is computed again from the input, operation by operation as before.
 
-use super::columns::{Block, Blocks, ROWS, Twice, load, negated, pairs, store, twice_each};
+use super::columns::{Block, Blocks, ROWS, load, negated, store};
 use super::lanes::{Element, Lanes};
+use super::pairs::{Twice, pairs, twice_each};
 
 /// `(x - mean) * scale + bias` of every channel.
 #[derive(Clone, Copy, Debug)]

@@ -16,6 +16,7 @@ mod lanes;
 mod matrix;
 pub mod message_passing;
 pub mod norm;
+mod pairs;
 pub mod pool;
 pub mod program;
 mod scalar;
