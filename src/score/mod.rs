@@ -4,11 +4,13 @@
 
 mod accuracy;
 mod confusion;
+mod fidelity;
 mod latency;
 mod scores;
 
 pub use accuracy::{Accuracy, accuracy, noise_accuracy};
 pub use confusion::{Confusion, confusion};
+pub use fidelity::Fidelity;
 pub use latency::{Latency, LatencyOptions, latency};
 pub use scores::{NoiseScore, Scores};
 
