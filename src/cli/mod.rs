@@ -19,6 +19,7 @@ mod output;
 mod predict;
 mod progress;
 mod rank;
+mod refining;
 mod report;
 mod scoring;
 mod search;
@@ -62,7 +63,7 @@ pub enum Command {
     Leaderboard(leaderboard::Args),
     /// Write a search as one HTML page: leaderboard, charts, cells, settings
     Report(report::Args),
-    /// Rank given architectures by what they score with predicted weights
+    /// Rank given architectures by what they score with predicted or with trained weights
     Rank(rank::Args),
     /// Compare searches: what each had reached after so many candidates
     Compare(compare::Args),

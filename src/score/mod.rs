@@ -3,15 +3,19 @@
 //! In: an executor made for the candidate's network, its weights, prepared images. Out: [`Scores`].
 
 mod accuracy;
+mod answers;
 mod confusion;
 mod fidelity;
 mod latency;
+mod race;
 mod scores;
 
 pub use accuracy::{Accuracy, accuracy, noise_accuracy};
+pub use answers::Answers;
 pub use confusion::{Confusion, confusion};
 pub use fidelity::Fidelity;
 pub use latency::{Latency, LatencyOptions, latency};
+pub use race::{Bar, Raced, race};
 pub use scores::{NoiseScore, Scores};
 
 #[cfg(test)]

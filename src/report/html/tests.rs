@@ -42,6 +42,9 @@ fn trial(number: u64) -> Trial {
         finished_ms: (state != TrialState::Running).then(|| 1_767_225_600_400 + 500 * number),
         wall_s: (state != TrialState::Running).then_some(0.4),
         elapsed_s: (state != TrialState::Running).then(|| 0.5 * (number + 1) as f64),
+        answers: None,
+        dropped_by: None,
+        refined: Vec::new(),
     }
 }
 
