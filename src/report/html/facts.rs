@@ -215,6 +215,9 @@ pub(super) fn settings(study: &ReportedStudy) -> String {
     row("Space", settings.space.get("name").map_or_else(|| "unnamed".into(), plain));
     row("Objective", settings.objective.to_string());
     row("Strategy", strategy(settings));
+    if let Some(ladder) = &settings.ladder {
+        row("Stages", ladder.to_string());
+    }
     row("Seed", settings.seed.to_string());
     row("Budget of the first session", worded(&serde_json::to_value(record.budget).unwrap_or_default()));
     row("Limits", worded(&serde_json::to_value(settings.limits).unwrap_or_default()));
