@@ -1,7 +1,6 @@
 //! The command line: one file per command, each with its flags (`Args`) and a `run` function.
 
 mod arch;
-#[cfg(feature = "cuda")]
 mod bench;
 mod candidates;
 mod compare;
@@ -30,6 +29,7 @@ mod train;
 mod train_ghn;
 mod train_outcome;
 mod train_progress;
+mod truth;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 pub use interrupt::INTERRUPTED;
@@ -77,8 +77,9 @@ pub enum Command {
     Export(Box<export::Args>),
     /// Train a graph hypernetwork on architectures drawn on the fly
     TrainGhn(train_ghn::Args),
-    /// Measure kernels on this machine
-    #[cfg(feature = "cuda")]
+    /// Train a plain sample of architectures: the truth that rankings are measured against
+    Truth(truth::Args),
+    /// Measure how far rankings can be trusted, or kernels on this machine
     Bench(bench::Args),
     /// Fetch image sets and look at them
     Data(data::Args),
@@ -120,7 +121,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Train(args) => train::run(*args),
         Command::Export(args) => export::run(*args),
         Command::TrainGhn(args) => train_ghn::run(args),
-        #[cfg(feature = "cuda")]
+        Command::Truth(args) => truth::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Data(args) => data::run(args),
     }

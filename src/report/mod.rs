@@ -13,6 +13,7 @@ mod frame;
 mod html;
 mod leaderboard;
 mod measure;
+mod methods;
 mod network_training;
 mod noise;
 mod pareto;
@@ -29,6 +30,10 @@ pub use files::{write_csv, write_parquet};
 pub use frame::{frame, trials_frame};
 pub use html::{ReportedStudy, obstacles_to_control, report_page, write_report};
 pub use leaderboard::{Leaderboard, SortKey};
+pub use methods::{
+    AgreementOptions, MethodRow, method_rows, methods_frame, methods_plot, methods_table, random_agreement,
+    random_control,
+};
 pub use network_training::network_training_plot;
 pub use pareto::{fronts, pareto_front};
 pub use plots::{Plots, write_plots, write_results};
