@@ -244,7 +244,7 @@ impl Figure for MethodsFigure<'_> {
             let mut chart = ChartBuilder::on(panel)
                 .x_label_area_size(canvas.px(bottom))
                 .y_label_area_size(canvas.px(8.0))
-                .margin_right(canvas.px(10.0))
+                .margin_right(canvas.px(24.0))
                 .build_cartesian_2d(x.range.clone(), rows.clone())
                 .map_err(text_of)?;
             canvas.mesh_without_rows(&mut chart, &x)?;
@@ -269,7 +269,8 @@ impl Figure for MethodsFigure<'_> {
             if name.len() < row.name.len() {
                 name += "...";
             }
-            let y = (height * (i as f64 + 0.5)) as i32;
+            // Text is centred by its box, whose letters stand above the middle.
+            let y = (height * (i as f64 + 0.5)) as i32 + canvas.px(2.5);
             let place = (names.dim_in_pixel().0 as i32 - canvas.px(4.0), y);
             names.draw_text(&format!("{name}{cost}"), &style, place).map_err(text_of)?;
         }

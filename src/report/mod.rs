@@ -20,6 +20,7 @@ mod pareto;
 mod plots;
 mod progress;
 mod ranking;
+mod reliability;
 pub(crate) mod table;
 mod training;
 
@@ -38,6 +39,7 @@ pub use network_training::network_training_plot;
 pub use pareto::{fronts, pareto_front};
 pub use plots::{Plots, write_plots, write_results};
 pub use ranking::{Interval, Ranking, Scored};
+pub use reliability::{FidelityScores, ReliabilityRow, reliability, reliability_frame, reliability_table};
 pub use training::training_plot;
 
 #[cfg(test)]

@@ -6,10 +6,10 @@
 //! best candidates rise, so these are more alike than all candidates are, and the agreement among them is a lower
 //! bound of that among all.
 
+use super::frame::frame_error;
 use super::methods::{AgreementOptions, random_agreement};
 use super::table::{aligned, or_dash};
 use crate::Result;
-use crate::report::frame::frame_error;
 use crate::score::Agreement;
 use polars::prelude::{Column, DataFrame, NamedFrom, Series};
 
@@ -37,7 +37,11 @@ pub struct ReliabilityRow {
 
 /// Every fidelity of `scores`, which go from the cheapest to the most trusted, against the last that has a value;
 /// behind each of them the control: random orders of the same trials.
-pub fn reliability(metric: &str, scores: &[FidelityScores], options: AgreementOptions) -> Vec<ReliabilityRow> {
+pub fn reliability(
+    metric: &str,
+    scores: &[FidelityScores],
+    options: AgreementOptions,
+) -> Vec<ReliabilityRow> {
     let has_values = |level: &&FidelityScores| level.values.iter().flatten().count() > 0;
     let levels: Vec<&FidelityScores> = scores.iter().filter(has_values).collect();
     let Some((highest, lower)) = levels.split_last() else { return Vec::new() };
@@ -52,7 +56,8 @@ pub fn reliability(metric: &str, scores: &[FidelityScores], options: AgreementOp
         .iter()
         .flat_map(|level| {
             let shared = highest.values.iter().zip(&level.values);
-            let shared: Vec<Option<f64>> = shared.map(|(high, low)| (*high).filter(|_| low.is_some())).collect();
+            let shared: Vec<Option<f64>> =
+                shared.map(|(high, low)| (*high).filter(|_| low.is_some())).collect();
             [
                 row(&level.name, Agreement::of(&level.values, &shared, top, samples, seed)),
                 row(&format!("random order of those at {}", level.name), random_agreement(&shared, options)),
@@ -72,7 +77,9 @@ pub fn reliability_frame(rows: &[ReliabilityRow]) -> Result<DataFrame> {
         ("fidelity", |row| &row.fidelity),
         ("against", |row| &row.against),
     ] {
-        columns.push(Series::new(name.into(), rows.iter().map(|row| of(row).as_str()).collect::<Vec<_>>()).into());
+        columns.push(
+            Series::new(name.into(), rows.iter().map(|row| of(row).as_str()).collect::<Vec<_>>()).into(),
+        );
     }
     let trials = rows.iter().map(|row| row.agreement.architectures as u64).collect::<Vec<_>>();
     columns.push(Series::new("trials".into(), trials).into());
@@ -98,7 +105,8 @@ pub fn reliability_table(rows: &[ReliabilityRow], top: usize) -> String {
     let interval =
         |value: Option<[f64; 2]>| or_dash(value.map(|[low, high]| format!("{low:.2} to {high:.2}")));
     let regret = format!("top-{top} regret");
-    let header = ["trials", "tau", "95 %", "Spearman", "95 %", &regret, "95 %", "against", "score", "fidelity"];
+    let header =
+        ["trials", "tau", "95 %", "Spearman", "95 %", &regret, "95 %", "against", "score", "fidelity"];
     let mut lines = vec![header.map(String::from)];
     for ReliabilityRow { metric, fidelity, against, agreement } in rows {
         lines.push([
