@@ -163,6 +163,7 @@ fn rankings_are_measured_against_the_truth() {
     for method in [
         "random order",
         "params",
+        "gradient norm",
         "predicted accuracy",
         "predicted noisy accuracy",
         "sgd:4 training loss",
@@ -220,4 +221,33 @@ fn a_configuration_that_makes_no_sense_is_refused() {
         let error = TruthConfig::load(&path).unwrap_err().to_string();
         assert!(error.contains(message) && error.contains("truth.toml"), "{error}");
     }
+}
+
+#[test]
+fn a_search_in_stages_tells_how_reliable_its_scores_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let search = |name: &str, more: &[&str]| {
+        let mut arguments =
+            vec!["search", "--trials", "8", "--strategy", "random", "--images", "fashion-mnist-slice"];
+        arguments.extend(["--eval-images", "64", "--no-latency", "--name", name]);
+        let out = foretell(&[&arguments, more].concat(), folder.path());
+        assert!(out.status.success(), "{}", text(&out.stderr));
+    };
+    search("stages", &["--fidelities", "predicted,sgd:2=4", "--train-batch", "32"]);
+    let out =
+        foretell(&["reliability", "runs/stages", "--top", "1", "--csv", "reliability.csv"], folder.path());
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    let table = text(&out.stdout);
+    assert!(table.contains("accuracy    predicted") && table.contains("robustness  predicted"), "{table}");
+    assert!(table.contains("random order of those at predicted") && table.contains("sgd:2"), "{table}");
+    let csv = std::fs::read_to_string(folder.path().join("reliability.csv")).unwrap();
+    assert!(csv.starts_with("score,fidelity,against,trials,tau,"), "{csv}");
+    let page = std::fs::read_to_string(folder.path().join("runs/stages/report.html")).unwrap();
+    assert!(page.contains("How far the scores can be trusted"));
+    let out = foretell(&["reliability", "runs/stages", "--objective", "accuracy,robustness"], folder.path());
+    assert!(text(&out.stderr).contains("one at a time"), "{}", text(&out.stderr));
+
+    search("plain", &[]);
+    let out = foretell(&["reliability", "runs/plain"], folder.path());
+    assert!(text(&out.stderr).contains("scored at one fidelity only"), "{}", text(&out.stderr));
 }

@@ -19,6 +19,7 @@ mod predict;
 mod progress;
 mod rank;
 mod refining;
+mod reliability;
 mod report;
 mod scoring;
 mod search;
@@ -63,6 +64,8 @@ pub enum Command {
     Leaderboard(leaderboard::Args),
     /// Write a search as one HTML page: leaderboard, charts, cells, settings
     Report(report::Args),
+    /// Show how far the scores of a search can be trusted: each fidelity against the highest
+    Reliability(reliability::Args),
     /// Rank given architectures by what they score with predicted or with trained weights
     Rank(rank::Args),
     /// Compare searches: what each had reached after so many candidates
@@ -114,6 +117,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Search(args) => search::run(*args),
         Command::Leaderboard(args) => leaderboard::run(args),
         Command::Report(args) => report::run(args),
+        Command::Reliability(args) => reliability::run(args),
         Command::Rank(args) => rank::run(args),
         Command::Compare(args) => compare::run(args),
         Command::Predict(args) => predict::run(args),

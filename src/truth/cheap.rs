@@ -8,23 +8,23 @@
 
 use super::set::TruthSet;
 use super::workers::side_by_side;
-use crate::execute::{Executor, Mode, NativeExecutor};
+use crate::execute::NativeExecutor;
 use crate::files::write_atomically;
 use crate::ghn::Ghn;
 use crate::graph::Graph;
-use crate::images::{
-    Augmentation, BatchState, DataSet, ImageSet, NoiseBank, PreparedImages, TrainingBatches,
-};
+use crate::images::{Augmentation, DataSet, NoiseBank, PreparedImages};
 use crate::network::{Network, build};
 use crate::score::{Fidelity, accuracy};
 use crate::space::{ArchHash, ArchRecord};
-use crate::training::{Ending, RandomInit, Schedule, Sgd, SgdConfig, first_difference, random_weights};
+use crate::training::{
+    Ending, NetworkTrainer, NetworkTraining, RandomInit, SgdConfig, first_difference, random_weights,
+};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 /// How cheap scores are measured.
@@ -43,7 +43,7 @@ pub struct CheapPlan {
     pub noise: f64,
     /// Seed of the noise.
     pub noise_seed: u64,
-    /// Images of a batch in training; optimiser and augmentation are those of the truth set.
+    /// Images of a batch in training; all else is as in the stages of a search.
     pub train_batch: usize,
     /// Learning rate from predicted weights.
     pub lr_predicted: f64,
@@ -81,14 +81,20 @@ pub struct CheapRow {
 /// Names of the scores that weights have on images.
 pub const IMAGE_SCORES: [&str; 4] = ["accuracy", "loss", "noisy accuracy", "noisy loss"];
 
+/// A score that needs one batch of training images at most, of a network with given weights; higher is better.
+pub type OneBatchScore = fn(&Network, &[f32], &PreparedImages) -> Result<f64>;
+
 /// Measures what is missing of `fidelities` for the architectures of a truth set.
 pub struct CheapScorer<'a> {
     plan: CheapPlan,
     ghn: Ghn,
-    train: Option<Arc<ImageSet>>,
+    data: &'a DataSet,
+    train_images: usize,
     clean: PreparedImages,
     noisy: NoiseBank,
     set: &'a TruthSet,
+    one_batch: Vec<(&'static str, OneBatchScore)>,
+    batch: PreparedImages,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -145,7 +151,7 @@ impl<'a> CheapScorer<'a> {
     ///
     /// # Errors
     /// If hypernetwork and images differ in their classes, or a setting is out of range.
-    pub fn new(set: &'a TruthSet, plan: CheapPlan, ghn: Ghn, data: &DataSet) -> Result<CheapScorer<'a>> {
+    pub fn new(set: &'a TruthSet, plan: CheapPlan, ghn: Ghn, data: &'a DataSet) -> Result<CheapScorer<'a>> {
         let (classes, found) = (data.classes().len(), ghn.config().num_classes);
         if classes != found {
             return Err(Error::Config(format!(
@@ -156,11 +162,19 @@ impl<'a> CheapScorer<'a> {
         let Some(first) = set.architectures().first() else {
             return Err(Error::Config(format!("{} holds no architecture", set.folder().display())));
         };
-        let training = set.config().training_of(first, 0);
+        let training = NetworkTraining { shots: None, ..set.config().training_of(first, 0) };
         let (train, validation) = training.split(data)?;
         let noisy = NoiseBank::new(&validation, plan.eval_images, &[plan.noise], plan.noise_seed)?;
         let clean = validation.prepare(plan.eval_images)?;
-        Ok(CheapScorer { plan, ghn, train: Some(train), clean, noisy, set })
+        let batch = train.prepare(plan.train_batch)?;
+        let train_images = train.len();
+        Ok(CheapScorer { plan, ghn, data, train_images, clean, noisy, set, one_batch: Vec::new(), batch })
+    }
+
+    /// Measures these scores too, with He's random weights on the first training images.
+    pub fn with_one_batch_scores(mut self, scores: &[(&'static str, OneBatchScore)]) -> CheapScorer<'a> {
+        self.one_batch.extend_from_slice(scores);
+        self
     }
 
     /// Scores every trained architecture at every fidelity that `path` does not hold yet, and stores the scores there as they
@@ -186,7 +200,9 @@ impl<'a> CheapScorer<'a> {
         for record in self.set.architectures().iter().filter(is_trained) {
             let missing = fidelities.iter().zip(&names).filter(|(_, name)| !is_known(record, name));
             let missing: Vec<Fidelity> = missing.map(|(fidelity, _)| *fidelity).collect();
-            if !missing.is_empty() || !is_known(record, "params") {
+            let has_rest =
+                is_known(record, "params") && self.one_batch.iter().all(|(name, _)| is_known(record, name));
+            if !missing.is_empty() || !has_rest {
                 jobs.push((record, missing));
             }
         }
@@ -228,6 +244,19 @@ impl<'a> CheapScorer<'a> {
             let scores = BTreeMap::from([(name.to_owned(), value as f64)]);
             ways.insert(name.to_owned(), Measured { scores, seconds, macs: 0.0 });
         }
+        for (name, score) in &self.one_batch {
+            let began = Instant::now();
+            let params = random_weights(&network, RandomInit::He, self.plan.seed);
+            let scores = match score(&network, &params, &self.batch) {
+                Ok(value) => BTreeMap::from([((*name).to_owned(), value)]),
+                Err(Error::NonFinite(_)) => BTreeMap::new(),
+                Err(error) => return Err(error),
+            };
+            let seconds = began.elapsed().as_secs_f64();
+            // A forward and a backward pass at the most.
+            let macs = 3.0 * cost.macs as f64 * self.batch.len() as f64;
+            ways.insert((*name).to_owned(), Measured { scores, seconds, macs });
+        }
         for &fidelity in fidelities {
             let began = Instant::now();
             let (steps, lr) = match fidelity {
@@ -244,7 +273,7 @@ impl<'a> CheapScorer<'a> {
                 }
             };
             let mut scores = BTreeMap::new();
-            match self.train(&network, &mut params, steps, lr, stop) {
+            match self.train(record, &mut params, steps, lr, stop) {
                 Ok(None) => return Ok(None),
                 Ok(Some(losses)) => {
                     if steps > 0 {
@@ -283,45 +312,42 @@ impl<'a> CheapScorer<'a> {
         Ok(scores)
     }
 
-    /// `steps` of SGD with a cosine over them; returns the losses of the batches, or nothing if it was stopped.
+    /// `steps` of SGD with a cosine over them, as in a search's stages; returns the losses of the batches, or nothing if
+    /// it was stopped.
     fn train(
         &self,
-        network: &Network,
-        params: &mut [f32],
+        record: &ArchRecord,
+        params: &mut Vec<f32>,
         steps: u64,
         lr: f64,
         stop: &AtomicBool,
     ) -> Result<Option<Vec<f64>>> {
-        let Some(train) = self.train.as_ref().filter(|_| steps > 0) else { return Ok(Some(Vec::new())) };
-        let recipe = &self.set.config().training;
-        let augmentation =
-            Augmentation { crop_padding: recipe.crop_padding, flip: recipe.flip, cutout: recipe.cutout };
-        let batch = self.plan.train_batch.min(train.len());
-        let mut batches =
-            TrainingBatches::new(train.clone(), batch, augmentation, BatchState::new(self.plan.seed))?;
-        let config = SgdConfig { lr, momentum: recipe.momentum, weight_decay: recipe.weight_decay };
-        let mut sgd = Sgd::new(config, params.len());
-        let schedule = Schedule::Cosine { warmup: 0, floor: 0.0 };
-        let mut executor = NativeExecutor::<f32>::new(network, batch)?;
-        let (mut images, mut labels) = (Vec::new(), Vec::new());
-        let mut gradient = vec![0.0; params.len()];
+        if steps == 0 {
+            return Ok(Some(Vec::new()));
+        }
+        let per_epoch = self.train_images / self.plan.train_batch.min(self.train_images);
+        let config = NetworkTraining {
+            shots: None,
+            epochs: steps.div_ceil(per_epoch as u64),
+            batch: self.plan.train_batch,
+            optimizer: SgdConfig { lr, ..SgdConfig::default() },
+            warmup: 0,
+            clip: 5.0,
+            augmentation: Augmentation::default(),
+            eval_images: 1,
+            seed: self.plan.seed,
+            ..self.set.config().training_of(record, 0)
+        };
+        let initial = std::mem::take(params);
+        let mut trainer = NetworkTrainer::new(config, self.data, |_| Ok(initial))?.of_length(steps);
         let mut losses = Vec::with_capacity(steps as usize);
-        for step in 0..steps {
+        while trainer.steps_taken() < steps {
             if stop.load(Ordering::Relaxed) {
                 return Ok(None);
             }
-            batches.next_batch(&mut images, &mut labels)?;
-            gradient.fill(0.0);
-            let mode = Mode::Train { dropout_seed: self.plan.seed ^ step };
-            let loss = executor.loss_and_gradient(params, &images, &labels, mode, &mut gradient)?;
-            let norm = gradient.iter().map(|&g| f64::from(g) * f64::from(g)).sum::<f64>().sqrt();
-            if !(loss.is_finite() && norm.is_finite()) {
-                return Err(Error::NonFinite(format!("training diverged in step {step}")));
-            }
-            let scale = (recipe.clip / (norm + 1e-6)).min(1.0);
-            sgd.step(params, &gradient, scale, schedule.factor(step, steps));
-            losses.push(f64::from(loss));
+            losses.push(trainer.step()?);
         }
+        *params = trainer.params().to_vec();
         Ok(Some(losses))
     }
 }

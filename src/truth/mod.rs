@@ -13,7 +13,7 @@ mod rows;
 mod set;
 mod workers;
 
-pub use cheap::{CheapPlan, CheapRow, CheapScorer, IMAGE_SCORES, Measured, read_cheap};
+pub use cheap::{CheapPlan, CheapRow, CheapScorer, IMAGE_SCORES, Measured, OneBatchScore, read_cheap};
 pub use config::{Recipe, TruthConfig, TruthEvaluation};
 pub use fill::{FillObserver, FillOptions, fill};
 pub use ladder::{Staged, Stages};

@@ -2,9 +2,11 @@
 
 use crate::cli::interrupt::stop_flag;
 use crate::cli::output::print;
+use crate::execute::{Executor, Mode, NativeExecutor};
 use crate::files::create_folders;
 use crate::ghn::Ghn;
-use crate::images;
+use crate::images::{self, PreparedImages};
+use crate::network::Network;
 use crate::report::{
     AgreementOptions, MethodRow, method_rows, methods_frame, methods_plot, methods_table, random_control,
     write_csv,
@@ -12,8 +14,8 @@ use crate::report::{
 use crate::score::Fidelity;
 use crate::training::Ending;
 use crate::truth::{
-    CheapPlan, CheapRow, CheapScorer, Method, Stages, Truth, TruthSet, epoch_methods, mean_of, read_cheap,
-    repeated, single_methods, staged_methods,
+    CheapPlan, CheapRow, CheapScorer, Method, OneBatchScore, Stages, Truth, TruthSet, epoch_methods, mean_of,
+    read_cheap, repeated, single_methods, staged_methods,
 };
 use anyhow::{Context, ensure};
 use sha2::{Digest, Sha256};
@@ -78,6 +80,9 @@ pub struct Args {
     threads: usize,
 }
 
+/// Scores that need one batch and random weights.
+const ONE_BATCH: [(&str, OneBatchScore); 1] = [("gradient norm", gradient_norm)];
+
 /// Runs the command.
 pub fn run(args: Args) -> anyhow::Result<()> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -129,7 +134,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         true => read_cheap(&path, &plan)?,
         false => {
             let ghn = if args.ghn == "bundled" { Ghn::bundled()? } else { Ghn::load(&args.ghn)? };
-            let scorer = CheapScorer::new(&set, plan, ghn, &data)?;
+            let scorer = CheapScorer::new(&set, plan, ghn, &data)?.with_one_batch_scores(&ONE_BATCH);
             let fidelities = fidelities(&args, &stages);
             let progress = |done: usize, total: usize, id: &str| eprintln!("{done} of {total}: {id}");
             let parallel = [workers, args.threads];
@@ -161,6 +166,19 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         text += &format!("  {}\n", file.display());
     }
     print(&text)
+}
+
+/// L2 norm of the gradient of the mean cross entropy by all parameters (arXiv 2101.08134, section 3.2).
+fn gradient_norm(network: &Network, params: &[f32], images: &PreparedImages) -> crate::Result<f64> {
+    let mut executor = NativeExecutor::<f32>::new(network, images.len())?;
+    let mut gradient = vec![0.0; params.len()];
+    let mode = Mode::Train { dropout_seed: 0 };
+    executor.loss_and_gradient(params, images.images(), images.labels(), mode, &mut gradient)?;
+    let norm = gradient.iter().map(|&g| f64::from(g) * f64::from(g)).sum::<f64>().sqrt();
+    match norm.is_finite() {
+        true => Ok(norm),
+        false => Err(crate::Error::NonFinite(format!("the gradient norm is {norm}"))),
+    }
 }
 
 /// The first 16 digits of the SHA-256 of the hypernetwork's file; nothing for the bundled one.
