@@ -125,11 +125,9 @@ pub fn top_regret(score: &[f64], truth: &[f64], k: usize) -> Option<f64> {
     }
     let mut order: Vec<usize> = (0..score.len()).collect();
     order.sort_by(|&i, &j| score[j].total_cmp(&score[i]));
-    let best = |mut of: Box<dyn Iterator<Item = f64> + '_>| {
-        of.next().map(|first| of.fold(first, |best, value| best.max(value)))
-    };
-    let of_all = best(Box::new(truth.iter().copied()))?;
-    let of_taken = best(Box::new(order.iter().take(k).map(|&i| truth[i])))?;
+    let best = |truth: f64, other: f64| truth.max(other);
+    let of_all = truth.iter().copied().reduce(best)?;
+    let of_taken = order.iter().take(k).map(|&i| truth[i]).reduce(best)?;
     Some(of_all - of_taken)
 }
 

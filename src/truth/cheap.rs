@@ -177,8 +177,8 @@ impl<'a> CheapScorer<'a> {
         self
     }
 
-    /// Scores every trained architecture at every fidelity that `path` does not hold yet, and stores the scores there as they
-    /// come. `parallel` is the number of architectures that are scored side by side and the threads of each.
+    /// Scores every trained architecture at every fidelity that `path` does not hold yet, and stores the scores there
+    /// as they come. `parallel` is the number of architectures that are scored side by side and the threads of each.
     ///
     /// # Errors
     /// If files cannot be read or written, or an architecture cannot be built.

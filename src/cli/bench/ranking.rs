@@ -45,7 +45,7 @@ pub struct Args {
     #[arg(long, value_name = "SD", default_value_t = 0.08)]
     noise: f64,
     /// Steps of SGD from predicted weights, each number a training of its own
-    #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "50,200,800")]
+    #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "50,100,200")]
     steps: Vec<u64>,
     /// The same from He's random weights [default: as --steps]
     #[arg(long, value_name = "N,...", value_delimiter = ',')]
@@ -226,10 +226,14 @@ fn methods(set: &TruthSet, truth: &Truth, rows: &[CheapRow], stages: &[Stages]) 
     let find = |name: &str| methods.iter().find(|method| method.name == name);
     let mut joined = Vec::new();
     for score in ["accuracy", "noisy accuracy"] {
-        let Some(predicted) = find(&format!("predicted {score}")) else { continue };
-        let early =
-            methods.iter().filter(|m| m.kind == "SGD from GHN-2" && m.name.ends_with(&format!("0 {score}")));
-        joined.extend(early.map(|early| mean_of(predicted, early)));
+        let early = methods.iter().filter(|method| {
+            let way = method.name.split(' ').next().unwrap_or_default();
+            way.starts_with("sgd:") && method.name == format!("{way} {score}")
+        });
+        for early in early {
+            let others = [format!("predicted {score}"), "params".into(), "macs".into()];
+            joined.extend(others.iter().filter_map(|other| find(other)).map(|other| mean_of(other, early)));
+        }
     }
     methods.extend(joined);
     for stages in stages {
