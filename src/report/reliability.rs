@@ -3,8 +3,7 @@
 //! In: what the trials of a study scored at each fidelity. Out: for each fidelity Kendall's tau, Spearman's correlation
 //! and the regret of the best few, against the highest fidelity that any trial reached, with bootstrap intervals, and
 //! what random orders of the same trials would give. Only trials that were scored at both count. A search lets its
-//! best candidates rise, so these are more alike than all candidates are, and the agreement among them is a lower
-//! bound of that among all.
+//! best candidates rise; these are more alike than all candidates are, and harder to order.
 
 use super::frame::frame_error;
 use super::methods::{AgreementOptions, random_agreement};
