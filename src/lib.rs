@@ -41,6 +41,8 @@ pub mod search;
 
 pub mod study;
 
+pub mod truth;
+
 pub mod report;
 
 pub mod export;

@@ -3,16 +3,20 @@
 //! Images, noise and the hypernetwork are loaded once and shared by all candidates; a candidate costs its graph,
 //! one pass of the hypernetwork, and forward passes of its own.
 
+mod refine;
+
 use crate::execute::{NativeExecutor, Workspace};
 use crate::ghn::Ghn;
 use crate::graph::Graph;
 use crate::images::{self, NoiseBank, PreparedImages};
 use crate::network::{Network, build, expand};
-use crate::score::{self, LatencyOptions, Scores};
-use crate::search::Evaluator;
+use crate::score::{self, Bar, Fidelity, LatencyOptions, Scores};
+use crate::search::{Evaluator, Measured, Refine};
 use crate::space::{Architecture, CellArchitecture};
 use crate::{Error, Result};
 use candle_core::Device;
+pub use refine::RefinementSettings;
+use refine::Refinery;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::sync::{PoisonError, RwLock};
@@ -43,6 +47,9 @@ pub struct EvaluationSettings {
     pub latency_threads: usize,
     /// Whether forward passes are timed at all.
     pub measure_latency: bool,
+    /// How weights are trained for fidelities above `predicted`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refinement: Option<RefinementSettings>,
 }
 
 /// Time that the timed forward passes of a candidate take at least, ms.
@@ -60,6 +67,7 @@ pub struct GhnEvaluator {
     timed: PreparedImages,
     timing: LatencyOptions,
     timing_pool: rayon::ThreadPool,
+    refinery: Option<Refinery>,
     workspace: Workspace<f32>,
     /// Held for reading by candidates at work, for writing while one is timed: the others wait meanwhile.
     quiet: RwLock<()>,
@@ -115,17 +123,23 @@ impl GhnEvaluator {
             .num_threads(settings.latency_threads)
             .build()
             .map_err(|e| Error::Config(format!("--latency-threads {}: {e}", settings.latency_threads)))?;
+        let validation_images = data.validation.len();
+        let refinery = match &settings.refinement {
+            Some(refinement) => Some(Refinery::new(refinement.clone(), &settings, data)?),
+            None => None,
+        };
         Ok(GhnEvaluator {
             settings,
             ghn,
             classes,
-            validation_images: data.validation.len(),
+            validation_images,
             size: [height, width],
             clean,
             noisy,
             timed,
             timing,
             timing_pool,
+            refinery,
             workspace: Workspace::default(),
             quiet: RwLock::new(()),
         })
@@ -184,7 +198,7 @@ impl GhnEvaluator {
     /// If the architecture cannot be built, or its predicted weights or logits are not finite.
     pub fn score(&self, arch: &CellArchitecture) -> Result<Scores> {
         let started = Instant::now();
-        self.scored(started, &self.network(arch)?)
+        Ok(self.scored(started, &self.network(arch)?, None)?.scores)
     }
 
     /// As [`GhnEvaluator::score`], for predefined networks without cells too.
@@ -193,14 +207,21 @@ impl GhnEvaluator {
     /// As [`GhnEvaluator::score`].
     pub fn score_any(&self, arch: &Architecture) -> Result<Scores> {
         let started = Instant::now();
-        self.scored(started, &self.fitting(build(arch, self.classes)?)?)
+        Ok(self.scored(started, &self.fitting(build(arch, self.classes)?)?, None)?.scores)
     }
 
-    fn scored(&self, started: Instant, network: &Network) -> Result<Scores> {
+    /// The weights that the hypernetwork predicts, `[n_params]`.
+    fn predicted(&self, network: &Network) -> Result<Vec<f32>> {
+        let graph = Graph::of(network);
+        Ok(self.ghn.predict_batch(&[(network, &graph)])?.params.to_vec1::<f32>()?)
+    }
+
+    /// Scores with predicted weights; with `race`, the clean images are raced against its bar, and a candidate that
+    /// is dropped is scored no further.
+    fn scored(&self, started: Instant, network: &Network, race: Option<Option<&Bar>>) -> Result<Measured> {
         let at_work = || self.quiet.read().unwrap_or_else(PoisonError::into_inner);
         let turn = at_work();
-        let graph = Graph::of(network);
-        let params = self.ghn.predict_batch(&[(network, &graph)])?.params.to_vec1::<f32>()?;
+        let params = self.predicted(network)?;
         let predict_ms = started.elapsed().as_secs_f64() * 1e3;
         let batch = self.settings.batch.min(self.clean.len());
         let largest = batch.max(self.settings.latency_batch);
@@ -208,15 +229,32 @@ impl GhnEvaluator {
         let mut scores = Scores { predict_ms: Some(predict_ms), ..costs(network) };
         drop(turn);
         let turn = at_work();
-        scores.set_accuracy(&score::accuracy(&mut executor, &params, &self.clean, batch)?);
+        let mut answers = None;
+        match race {
+            None => scores.set_accuracy(&score::accuracy(&mut executor, &params, &self.clean, batch)?),
+            Some(bar) => {
+                let raced = score::race(&mut executor, &params, &self.clean, batch, bar)?;
+                scores.set_raced(&raced, bar);
+                if raced.dropped {
+                    return Ok(Measured { scores, answers, dropped_by: bar.map(|bar| bar.trial) });
+                }
+                answers = Some(raced.answers);
+            }
+        }
         scores.set_noise(score::noise_accuracy(&mut executor, &params, &self.noisy, batch)?);
         drop(turn);
         if self.settings.measure_latency {
-            let _alone = self.quiet.write().unwrap_or_else(PoisonError::into_inner);
-            let timed = || score::latency(&mut executor, &params, &self.timed, &self.timing);
-            scores.set_latency(&self.timing_pool.install(timed)?);
+            self.time(&mut executor, &params, &mut scores)?;
         }
-        Ok(scores)
+        Ok(Measured { scores, answers, dropped_by: None })
+    }
+
+    /// Fills in the latency, measured while no other candidate is at work.
+    fn time(&self, executor: &mut NativeExecutor<f32>, params: &[f32], scores: &mut Scores) -> Result<()> {
+        let _alone = self.quiet.write().unwrap_or_else(PoisonError::into_inner);
+        let timed = || score::latency(executor, params, &self.timed, &self.timing);
+        scores.set_latency(&self.timing_pool.install(timed)?);
+        Ok(())
     }
 }
 
@@ -238,5 +276,18 @@ impl Evaluator for GhnEvaluator {
 
     fn evaluate(&self, arch: &CellArchitecture, _seed: u64) -> Result<Scores> {
         self.score(arch)
+    }
+
+    fn race(&self, arch: &CellArchitecture, _seed: u64, bar: Option<&Bar>) -> Result<Measured> {
+        let started = Instant::now();
+        self.scored(started, &self.network(arch)?, Some(bar))
+    }
+
+    fn refine(&self, task: &Refine<'_>) -> Result<Scores> {
+        self.refined(&Architecture::Cells(task.arch.clone()), task.fidelity, task.keep, task.stop, false)
+    }
+
+    fn steps(&self, fidelity: Fidelity) -> Option<u64> {
+        Some(self.refinery.as_ref()?.steps(fidelity))
     }
 }

@@ -1,7 +1,6 @@
 //! The command line: one file per command, each with its flags (`Args`) and a `run` function.
 
 mod arch;
-#[cfg(feature = "cuda")]
 mod bench;
 mod candidates;
 mod compare;
@@ -19,6 +18,8 @@ mod output;
 mod predict;
 mod progress;
 mod rank;
+mod refining;
+mod reliability;
 mod report;
 mod scoring;
 mod search;
@@ -29,6 +30,7 @@ mod train;
 mod train_ghn;
 mod train_outcome;
 mod train_progress;
+mod truth;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 pub use interrupt::INTERRUPTED;
@@ -62,7 +64,9 @@ pub enum Command {
     Leaderboard(leaderboard::Args),
     /// Write a search as one HTML page: leaderboard, charts, cells, settings
     Report(report::Args),
-    /// Rank given architectures by what they score with predicted weights
+    /// Show how far the scores of a search can be trusted: each fidelity against the highest
+    Reliability(reliability::Args),
+    /// Rank given architectures by what they score with predicted or with trained weights
     Rank(rank::Args),
     /// Compare searches: what each had reached after so many candidates
     Compare(compare::Args),
@@ -76,8 +80,9 @@ pub enum Command {
     Export(Box<export::Args>),
     /// Train a graph hypernetwork on architectures drawn on the fly
     TrainGhn(train_ghn::Args),
-    /// Measure kernels on this machine
-    #[cfg(feature = "cuda")]
+    /// Train a plain sample of architectures: the truth that rankings are measured against
+    Truth(truth::Args),
+    /// Measure how far rankings can be trusted, or kernels on this machine
     Bench(bench::Args),
     /// Fetch image sets and look at them
     Data(data::Args),
@@ -112,6 +117,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Search(args) => search::run(*args),
         Command::Leaderboard(args) => leaderboard::run(args),
         Command::Report(args) => report::run(args),
+        Command::Reliability(args) => reliability::run(args),
         Command::Rank(args) => rank::run(args),
         Command::Compare(args) => compare::run(args),
         Command::Predict(args) => predict::run(args),
@@ -119,7 +125,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Train(args) => train::run(*args),
         Command::Export(args) => export::run(*args),
         Command::TrainGhn(args) => train_ghn::run(args),
-        #[cfg(feature = "cuda")]
+        Command::Truth(args) => truth::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Data(args) => data::run(args),
     }

@@ -74,6 +74,7 @@ pub(super) fn default_evaluation() -> EvaluationSettings {
         latency_batch: 1,
         latency_threads: 1,
         measure_latency: true,
+        refinement: None,
     }
 }
 

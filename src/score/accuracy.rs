@@ -71,8 +71,23 @@ pub(super) fn classify(
     batch: usize,
     mut visit: impl FnMut(usize, usize),
 ) -> Result<Accuracy> {
+    classify_until(executor, params, images, batch, |rows| {
+        rows.iter().for_each(|&(label, predicted)| visit(label, predicted));
+        false
+    })
+}
+
+/// As [`accuracy`]; calls `stop` with the labels and predicted classes of every batch, and ends where it says so.
+pub(super) fn classify_until(
+    executor: &mut dyn Executor<f32>,
+    params: &[f32],
+    images: &PreparedImages,
+    batch: usize,
+    mut stop: impl FnMut(&[(usize, usize)]) -> bool,
+) -> Result<Accuracy> {
     let classes = images.classes();
     let (mut correct, mut count, mut loss) = (0, 0, 0.0);
+    let mut rows = Vec::with_capacity(batch.min(images.len()));
     for (pixels, labels) in images.batches(batch) {
         let logits = executor.logits(params, pixels, Mode::Evaluate)?;
         if logits.len() != labels.len() * classes {
@@ -82,6 +97,7 @@ pub(super) fn classify(
                 labels.len()
             )));
         }
+        rows.clear();
         for (row, &label) in logits.chunks_exact(classes).zip(labels) {
             if let Some(logit) = row.iter().find(|logit| !logit.is_finite()) {
                 return Err(Error::NonFinite(format!("image {count} has the logit {logit}")));
@@ -97,7 +113,10 @@ pub(super) fn classify(
             loss += largest + sum.ln() - row[label as usize] as f64;
             correct += (best == label as usize) as u64;
             count += 1;
-            visit(usize::from(label), best);
+            rows.push((usize::from(label), best));
+        }
+        if stop(&rows) {
+            break;
         }
     }
     Ok(Accuracy { correct, images: count, loss: loss / count as f64 })

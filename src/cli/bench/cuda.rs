@@ -9,8 +9,8 @@ use candle_core::{D, Device, Tensor, Var};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::device::DeviceFlag;
-use super::output::print;
+use crate::cli::device::DeviceFlag;
+use crate::cli::output::print;
 use crate::device::name;
 use crate::ghn::{Ghn, GhnConfig};
 use crate::graph::Graph;
@@ -19,22 +19,9 @@ use crate::kernels::tiling::{Tile, Tiling, Transform, tile};
 use crate::network::{Network, expand};
 use crate::space::Space;
 
-/// Flags of `foretell bench`.
+/// Flags of `foretell bench cuda`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// What to measure
-    #[command(subcommand)]
-    what: What,
-}
-
-#[derive(Debug, clap::Subcommand)]
-enum What {
-    /// The kernels for GPUs: first checked against the CPU, then timed
-    Cuda(CudaArgs),
-}
-
-#[derive(Debug, clap::Args)]
-struct CudaArgs {
     #[command(flatten)]
     device: DeviceFlag,
     /// Graphs of a batch
@@ -53,7 +40,6 @@ const TOLERANCE: f64 = 1e-4;
 
 /// Runs the command.
 pub fn run(args: Args) -> anyhow::Result<()> {
-    let What::Cuda(args) = args.what;
     ensure!(args.graphs > 0 && args.repeats > 0, "--graphs and --repeats must be at least 1");
     let device = args.device.open()?;
     let batch = draw(args.graphs, args.nodes)?;
