@@ -9,7 +9,7 @@ mod native;
 use crate::Result;
 
 pub use candle::CandleExecutor;
-pub use native::{NativeExecutor, Share, Workspace};
+pub use native::{Codes, NativeExecutor, Share, Workspace};
 
 /// Floating-point type that both executors support.
 pub trait Real:
