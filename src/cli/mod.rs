@@ -15,10 +15,13 @@ mod fixture_predictions;
 mod ghn;
 mod interrupt;
 mod leaderboard;
+mod measured;
 mod output;
 mod predict;
 mod progress;
+mod properties;
 mod rank;
+mod rank_cheap;
 mod report;
 mod scoring;
 mod search;
@@ -64,6 +67,8 @@ pub enum Command {
     Report(report::Args),
     /// Rank given architectures by what they score with predicted weights
     Rank(rank::Args),
+    /// Tell how well properties of architectures can be predicted before they are measured
+    Properties(properties::Args),
     /// Compare searches: what each had reached after so many candidates
     Compare(compare::Args),
     /// Predict the weights of an architecture
@@ -113,6 +118,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Leaderboard(args) => leaderboard::run(args),
         Command::Report(args) => report::run(args),
         Command::Rank(args) => rank::run(args),
+        Command::Properties(args) => properties::run(args),
         Command::Compare(args) => compare::run(args),
         Command::Predict(args) => predict::run(args),
         Command::EvalGhn(args) => eval_ghn::run(args),

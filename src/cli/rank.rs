@@ -6,15 +6,18 @@
 use super::candidates::{self, Candidate};
 use super::interrupt::stop_flag;
 use super::output::print;
+use super::rank_cheap::CheapRanking;
 use super::scoring::{ScoringArgs, default_evaluation, evaluation_value, measured};
 use super::threads;
 use crate::pipeline::GhnEvaluator;
+use crate::predictor::CHEAP_SCORES;
 use crate::report::{Ranking, Scored, write_csv};
 use crate::score::Scores;
 use crate::search::{Limits, Objective};
 use crate::space::Architecture;
 use crate::{Error, Result};
 use anyhow::Context;
+use clap::builder::PossibleValuesParser;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fs::{File, OpenOptions};
@@ -31,6 +34,14 @@ pub struct Args {
     /// What to rank by: as for `foretell search`; several objectives are ranked by their fronts
     #[arg(long, default_value = "accuracy")]
     objective: Objective,
+    /// Rank by a score that needs one batch of images at most instead: costs from the smallest, the others (with random
+    /// weights, but for grad_norm_predicted) from the largest
+    #[arg(long, value_name = "SCORE", value_parser = PossibleValuesParser::new(CHEAP_SCORES),
+        conflicts_with = "objective")]
+    by: Option<String>,
+    /// Seed of the random weights and images of --by
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
     #[command(flatten)]
     scoring: ScoringArgs,
     /// Rows to print; the file holds all
@@ -49,6 +60,11 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     threads::limit(args.threads)?;
     let candidates = candidates::read(&args.architectures)?;
     let mut evaluation = args.scoring.over(default_evaluation())?;
+    if let Some(by) = &args.by {
+        let (ghn, images) = (evaluation.ghn.as_deref(), &evaluation.images[..]);
+        let (seed, top, csv) = (args.seed, args.top, args.csv.as_path());
+        return CheapRanking { by, ghn, images, seed, top, csv }.run(&candidates);
+    }
     measured(&evaluation, &args.objective, &Limits::default())?;
     let evaluator = GhnEvaluator::new(evaluation.clone())?;
     evaluation.eval_images = args.scoring.eval_images(&evaluator)?;

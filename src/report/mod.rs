@@ -18,6 +18,7 @@ mod noise;
 mod pareto;
 mod plots;
 mod progress;
+mod properties;
 mod ranking;
 pub(crate) mod table;
 mod training;
@@ -32,6 +33,7 @@ pub use leaderboard::{Leaderboard, SortKey};
 pub use network_training::network_training_plot;
 pub use pareto::{fronts, pareto_front};
 pub use plots::{Plots, write_plots, write_results};
+pub use properties::{properties_frame, properties_plot, properties_text};
 pub use ranking::{Interval, Ranking, Scored};
 pub use training::training_plot;
 
