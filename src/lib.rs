@@ -37,6 +37,8 @@ pub mod training;
 
 pub mod evaluation;
 
+pub mod predictor;
+
 pub mod search;
 
 pub mod study;

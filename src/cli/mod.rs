@@ -14,10 +14,13 @@ mod fixture_predictions;
 mod ghn;
 mod interrupt;
 mod leaderboard;
+mod measured;
 mod output;
 mod predict;
 mod progress;
+mod properties;
 mod rank;
+mod rank_cheap;
 mod refining;
 mod reliability;
 mod report;
@@ -68,6 +71,8 @@ pub enum Command {
     Reliability(reliability::Args),
     /// Rank given architectures by what they score with predicted or with trained weights
     Rank(rank::Args),
+    /// Tell how well properties of architectures can be predicted before they are measured
+    Properties(properties::Args),
     /// Compare searches: what each had reached after so many candidates
     Compare(compare::Args),
     /// Predict the weights of an architecture
@@ -119,6 +124,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Report(args) => report::run(args),
         Command::Reliability(args) => reliability::run(args),
         Command::Rank(args) => rank::run(args),
+        Command::Properties(args) => properties::run(args),
         Command::Compare(args) => compare::run(args),
         Command::Predict(args) => predict::run(args),
         Command::EvalGhn(args) => eval_ghn::run(args),

@@ -6,16 +6,19 @@
 use super::candidates::{self, Candidate};
 use super::interrupt::stop_flag;
 use super::output::print;
+use super::rank_cheap::CheapRanking;
 use super::refining::TrainingArgs;
 use super::scoring::{ScoringArgs, default_evaluation, evaluation_value, measured};
 use super::threads;
 use crate::pipeline::GhnEvaluator;
+use crate::predictor::CHEAP_SCORES;
 use crate::report::{Ranking, Scored, write_csv};
 use crate::score::{Fidelity, Scores};
 use crate::search::{Limits, Objective};
 use crate::space::Architecture;
 use crate::{Error, Result};
 use anyhow::Context;
+use clap::builder::PossibleValuesParser;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fs::{File, OpenOptions};
@@ -36,6 +39,14 @@ pub struct Args {
     /// trained (to the end, from predicted weights)
     #[arg(long, default_value = "predicted")]
     fidelity: Fidelity,
+    /// Rank by a score that needs one batch of images at most instead: costs from the smallest, the others (with random
+    /// weights, but for grad_norm_predicted) from the largest
+    #[arg(long, value_name = "SCORE", value_parser = PossibleValuesParser::new(CHEAP_SCORES),
+        conflicts_with_all = ["objective", "fidelity"])]
+    by: Option<String>,
+    /// Seed of the random weights and images of --by
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
     #[command(flatten)]
     scoring: ScoringArgs,
     #[command(flatten)]
@@ -60,6 +71,11 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let candidates = candidates::read(&args.architectures)?;
     let mut evaluation = args.scoring.over(default_evaluation())?;
     args.training.over(&mut evaluation, args.fidelity.is_refined(), args.train_seed)?;
+    if let Some(by) = &args.by {
+        let (ghn, images) = (evaluation.ghn.as_deref(), &evaluation.images[..]);
+        let (seed, top, csv) = (args.seed, args.top, args.csv.as_path());
+        return CheapRanking { by, ghn, images, seed, top, csv }.run(&candidates);
+    }
     measured(&evaluation, &args.objective, &Limits::default())?;
     let evaluator = GhnEvaluator::new(evaluation.clone())?;
     evaluation.eval_images = args.scoring.eval_images(&evaluator)?;

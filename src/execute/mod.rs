@@ -11,7 +11,7 @@ use crate::Result;
 
 pub use allocator::keep_freed_memory;
 pub use candle::CandleExecutor;
-pub use native::{NativeExecutor, Share, Workspace};
+pub use native::{Codes, NativeExecutor, Share, Workspace};
 
 /// Floating-point type that both executors support.
 pub trait Real:

@@ -5,6 +5,8 @@ pub mod activation;
 pub mod arrangement;
 pub mod attention;
 mod buffer;
+pub mod cholesky;
+pub mod codes;
 mod columns;
 pub mod convolution;
 #[cfg(feature = "cuda")]

@@ -20,6 +20,7 @@ mod noise;
 mod pareto;
 mod plots;
 mod progress;
+mod properties;
 mod ranking;
 mod reliability;
 pub(crate) mod table;
@@ -40,6 +41,7 @@ pub use methods::{
 pub use network_training::network_training_plot;
 pub use pareto::{fronts, pareto_front};
 pub use plots::{Plots, write_plots, write_results};
+pub use properties::{properties_frame, properties_plot, properties_text};
 pub use ranking::{Interval, Ranking, Scored};
 pub use reliability::{FidelityScores, ReliabilityRow, reliability, reliability_frame, reliability_table};
 pub use training::training_plot;

@@ -1,4 +1,4 @@
-//! Scores of a candidate: accuracy, noise robustness, latency and cost.
+//! Scores of a candidate: accuracy, noise robustness, latency, cost, and those that need one batch at most.
 //!
 //! How far scores agree about an order is measured here too.
 //!
@@ -12,6 +12,8 @@ mod fidelity;
 mod latency;
 mod race;
 mod scores;
+mod synflow;
+mod zero_cost;
 
 pub use accuracy::{Accuracy, accuracy, noise_accuracy};
 pub use agreement::{Agreement, Measure, bootstrap, kendall_tau, mean_ranks, spearman, top_regret};
@@ -21,6 +23,8 @@ pub use fidelity::Fidelity;
 pub use latency::{Latency, LatencyOptions, latency};
 pub use race::{Bar, Raced, race};
 pub use scores::{NoiseScore, Scores};
+pub use synflow::synflow;
+pub use zero_cost::{gradient_norm, naswot};
 
 #[cfg(test)]
 mod fake;

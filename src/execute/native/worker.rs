@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::codes::Recorder;
 use super::layer::Layer;
 use super::lower::Marks;
 use super::memory::Shared;
@@ -41,6 +42,7 @@ pub(super) struct Batch<'a, T> {
     pub seed: Option<u64>,
     pub packed: &'a [T],
     pub profile: Option<&'a Profile>,
+    pub recorder: Option<&'a Recorder>,
     /// First channel of each op in `statistics` and `coefficients`.
     pub channels: &'a [usize],
     pub buffers: Shared<'a, T>,
@@ -129,6 +131,9 @@ impl<'a, T: Element> Batch<'a, T> {
                     Task::Sums { op, slot } => chunk.sums(*op, *slot),
                     Task::Backward { op, accumulate, partial } => chunk.backward(*op, accumulate, *partial),
                 });
+                if let (&Task::Forward(op), Some(recorder)) = (task, self.recorder) {
+                    recorder.note(op, first, self.numel(op), chunk.value(op));
+                }
             }
         }
     }
