@@ -2,15 +2,17 @@
 //!
 //! `cargo bench --bench executor`; a filter after `--` selects cases. Before the timings one line per case gives
 //! its rate and share of the peak (median of several runs). `FORETELL_SHARES=ID,ID` prints instead how the time of
-//! these fixture networks divides over kinds of ops; `train/16` is one.
+//! these networks divides over kinds of ops: `train/16` is a fixture, `small:40` forty networks of the space `small`.
 
+use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::time::Instant;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use foretell::execute::{Executor, Mode, NativeExecutor};
+use foretell::execute::{Executor, Mode, NativeExecutor, Share, Workspace};
 use foretell::network::{Network, OpId, OpKind, OpNode, Param, ParamId, build};
 use foretell::space::ArchRecord;
+use foretell::training::{ArchitectureSource, ArchitecturesConfig, SpaceShare};
 
 /// Numbers in [-0.1, 0.1) that look random; larger weights would saturate deep stacks.
 fn scattered(count: usize) -> Vec<f32> {
@@ -149,34 +151,78 @@ fn records() -> Vec<ArchRecord> {
     serde_json::from_str(&std::fs::read_to_string(path).expect(path)).expect(path)
 }
 
-/// How the time of fixture networks divides over kinds of ops.
+/// The networks that `id` names: a fixture, or with `SPACE:COUNT` that many as a hypernetwork's training draws them.
+fn networks(id: &str) -> Vec<Network> {
+    let Some((space, count)) = id.split_once(':') else {
+        let record = records().into_iter().find(|record| record.id == id);
+        let record = record.unwrap_or_else(|| panic!("no fixture {id}"));
+        return vec![build(&record.arch, record.num_classes).expect("fixtures expand")];
+    };
+    let config = ArchitecturesConfig {
+        spaces: vec![SpaceShare { space: space.into(), share: 1.0 }],
+        meta_batch: count.parse().expect("a number of networks"),
+        reference_width: space == "deepnets1m",
+        max_nodes: usize::MAX,
+    };
+    let source = ArchitectureSource::new(&config, 1, 10, 1).expect("spaces have networks");
+    let drawn = source.meta_batch(0).expect("spaces have networks");
+    drawn.into_iter().map(|candidate| candidate.network).collect()
+}
+
+/// How the time of networks divides over kinds of ops.
 fn shares(ids: &str) {
-    let (records, batch, runs) = (records(), 64, 5);
+    let (batch, runs) = (64, 3);
     for id in ids.split(',') {
-        let record =
-            records.iter().find(|record| record.id == id).unwrap_or_else(|| panic!("no fixture {id}"));
-        let network = build(&record.arch, record.num_classes).expect("fixtures expand");
-        let params = scattered(network.n_params());
-        let images = scattered(batch * network.input_shape().iter().product::<usize>());
-        let labels: Vec<u8> = (0..batch).map(|i| (i % network.num_classes()) as u8).collect();
-        let mut grad = vec![0f32; params.len()];
-        let mut executor = NativeExecutor::<f32>::new(&network, batch).expect("fixtures run");
-        let mut pass = |executor: &mut NativeExecutor<f32>| {
-            let mode = Mode::TrainWithoutDropout;
-            black_box(executor.loss_and_gradient(&params, &images, &labels, mode, &mut grad))
-                .expect("it fits");
+        let networks = networks(id);
+        let workspace = Workspace::default();
+        let (mut wall, mut macs) = (0.0, 0);
+        let mut kinds: BTreeMap<String, Share> = BTreeMap::new();
+        for network in &networks {
+            let params = scattered(network.n_params());
+            let images = scattered(batch * network.input_shape().iter().product::<usize>());
+            let labels: Vec<u8> = (0..batch).map(|i| (i % network.num_classes()) as u8).collect();
+            let mut grad = vec![0f32; params.len()];
+            let mut executor =
+                NativeExecutor::<f32>::with_workspace(network, batch, &workspace).expect("networks run");
+            let mut pass = |executor: &mut NativeExecutor<f32>| {
+                let mode = Mode::TrainWithoutDropout;
+                black_box(executor.loss_and_gradient(&params, &images, &labels, mode, &mut grad))
+                    .expect("it fits");
+            };
+            pass(&mut executor);
+            executor.measure();
+            let start = Instant::now();
+            (0..runs).for_each(|_| pass(&mut executor));
+            wall += start.elapsed().as_secs_f64() * 1e3 / f64::from(runs);
+            macs += network.cost().macs;
+            for share in executor.shares() {
+                let zero = Share { forward_ms: 0.0, backward_ms: 0.0, macs: 0, elements: 0, ..share.clone() };
+                let sum = kinds.entry(share.kind.clone()).or_insert(zero);
+                sum.forward_ms += share.forward_ms / f64::from(runs);
+                sum.backward_ms += share.backward_ms / f64::from(runs);
+                sum.macs += share.macs;
+                sum.elements += share.elements;
+            }
+        }
+        let rate = |macs: u64, passes: f64, ms: f64| {
+            passes * 2.0 * (macs * batch as u64) as f64 / ms.max(1e-9) / 1e6
         };
-        pass(&mut executor);
-        executor.measure();
-        let start = Instant::now();
-        (0..runs).for_each(|_| pass(&mut executor));
-        let wall = start.elapsed().as_secs_f64() * 1e3 / f64::from(runs);
-        let threads = rayon::current_num_threads();
-        println!("{id}: {wall:.1} ms for a training pass on {threads} threads; ms summed over threads:");
-        for share in executor.shares() {
-            let (forward, backward) =
-                (share.forward_ms / f64::from(runs), share.backward_ms / f64::from(runs));
-            println!("  {:40} forward {forward:8.2}  backward {backward:8.2}", share.kind);
+        println!(
+            "{id}: {wall:.1} ms for training passes of {} networks on {} threads, {:.0} GFLOP/s",
+            networks.len(),
+            rayon::current_num_threads(),
+            rate(macs, 3.0, wall)
+        );
+        println!("  ms summed over threads, GFLOP/s of a thread, million output elements of {batch} images:");
+        let mut kinds: Vec<Share> = kinds.into_values().collect();
+        kinds.sort_by(|a, b| (b.forward_ms + b.backward_ms).total_cmp(&(a.forward_ms + a.backward_ms)));
+        for Share { kind, forward_ms, backward_ms, macs, elements } in kinds {
+            println!(
+                "  {kind:40} forward {forward_ms:8.2} {:6.1}  backward {backward_ms:8.2} {:6.1}  {:8.2}",
+                rate(macs, 1.0, forward_ms),
+                rate(macs, 2.0, backward_ms),
+                (elements * batch as u64) as f64 / 1e6
+            );
         }
     }
 }

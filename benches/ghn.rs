@@ -26,6 +26,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const STEPS: usize = 50;
 
 fn main() -> foretell::Result<()> {
+    foretell::execute::keep_freed_memory();
     let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
     let steps = words.iter().find_map(|word| word.parse().ok());
     let wanted = |part: &str| {

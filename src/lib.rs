@@ -37,9 +37,13 @@ pub mod training;
 
 pub mod evaluation;
 
+pub mod predictor;
+
 pub mod search;
 
 pub mod study;
+
+pub mod truth;
 
 pub mod report;
 

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    foretell::execute::keep_freed_memory();
     let cli = foretell::cli::Cli::of_process();
     match foretell::cli::run(cli) {
         Ok(()) => ExitCode::SUCCESS,

@@ -4,18 +4,21 @@
 //! one pass of the hypernetwork, and forward passes of its own. On a GPU all of that stays there, in `lanes`.
 
 mod lanes;
+mod refine;
 
 use crate::execute::{CandleExecutor, NativeExecutor, Precision, Workspace};
 use crate::ghn::Ghn;
 use crate::graph::Graph;
 use crate::images::{self, NoiseBank, PreparedImages};
 use crate::network::{Network, build, expand};
-use crate::score::{self, LatencyOptions, Scores};
-use crate::search::Evaluator;
+use crate::score::{self, Bar, Fidelity, LatencyOptions, Scores};
+use crate::search::{Evaluator, Measured, Refine};
 use crate::space::{Architecture, CellArchitecture};
 use crate::{Error, Result};
 use candle_core::Device;
 use lanes::Lanes;
+pub use refine::RefinementSettings;
+use refine::Refinery;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -49,6 +52,9 @@ pub struct EvaluationSettings {
     /// Numbers that networks run in on a GPU; the CPU knows f32 only.
     #[serde(default, skip_serializing_if = "Precision::is_single")]
     pub precision: Precision,
+    /// How weights are trained for fidelities above `predicted`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refinement: Option<RefinementSettings>,
 }
 
 /// Time that the timed forward passes of a candidate take at least, ms.
@@ -66,6 +72,7 @@ pub struct GhnEvaluator {
     timed: PreparedImages,
     timing: LatencyOptions,
     timing_pool: rayon::ThreadPool,
+    refinery: Option<Refinery>,
     workspace: Workspace<f32>,
     /// Where candidates are scored; none: on the CPU, by the native executor.
     lanes: Option<Lanes>,
@@ -123,17 +130,23 @@ impl GhnEvaluator {
             .num_threads(settings.latency_threads)
             .build()
             .map_err(|e| Error::Config(format!("--latency-threads {}: {e}", settings.latency_threads)))?;
+        let validation_images = data.validation.len();
+        let refinery = match &settings.refinement {
+            Some(refinement) => Some(Refinery::new(refinement.clone(), &settings, data)?),
+            None => None,
+        };
         Ok(GhnEvaluator {
             settings,
             ghn,
             classes,
-            validation_images: data.validation.len(),
+            validation_images,
             size: [height, width],
             clean,
             noisy,
             timed,
             timing,
             timing_pool,
+            refinery,
             workspace: Workspace::default(),
             lanes: None,
             quiet: RwLock::new(()),
@@ -202,7 +215,7 @@ impl GhnEvaluator {
     /// If the architecture cannot be built, or its predicted weights or logits are not finite.
     pub fn score(&self, arch: &CellArchitecture) -> Result<Scores> {
         let started = Instant::now();
-        self.scored(started, &self.network(arch)?)
+        Ok(self.scored(started, &self.network(arch)?, None)?.scores)
     }
 
     /// As [`GhnEvaluator::score`], for predefined networks without cells too.
@@ -211,49 +224,85 @@ impl GhnEvaluator {
     /// As [`GhnEvaluator::score`].
     pub fn score_any(&self, arch: &Architecture) -> Result<Scores> {
         let started = Instant::now();
-        self.scored(started, &self.fitting(build(arch, self.classes)?)?)
+        Ok(self.scored(started, &self.fitting(build(arch, self.classes)?)?, None)?.scores)
     }
 
-    fn scored(&self, started: Instant, network: &Network) -> Result<Scores> {
+    /// The weights that the hypernetwork predicts, `[n_params]`.
+    fn predicted(&self, network: &Network) -> Result<Vec<f32>> {
+        let graph = Graph::of(network);
+        Ok(self.ghn.predict_batch(&[(network, &graph)])?.params.to_vec1::<f32>()?)
+    }
+
+    /// Scores with predicted weights; with `race`, the clean images are raced against its bar, and a candidate that
+    /// is dropped is scored no further.
+    fn scored(&self, started: Instant, network: &Network, race: Option<Option<&Bar>>) -> Result<Measured> {
         let at_work = || self.quiet.read().unwrap_or_else(PoisonError::into_inner);
         let turn = at_work();
-        let graph = Graph::of(network);
-        let mut scores = costs(network);
-        let on_host = match &self.lanes {
-            None => {
-                let params = self.ghn.predict_batch(&[(network, &graph)])?.params.to_vec1::<f32>()?;
-                scores.predict_ms = Some(started.elapsed().as_secs_f64() * 1e3);
-                let batch = self.settings.batch.min(self.clean.len());
-                let largest = batch.max(self.settings.latency_batch);
-                let mut executor = NativeExecutor::with_workspace(network, largest, &self.workspace)?;
-                drop(turn);
-                let turn = at_work();
-                scores.set_accuracy(&score::accuracy(&mut executor, &params, &self.clean, batch)?);
-                scores.set_noise(score::noise_accuracy(&mut executor, &params, &self.noisy, batch)?);
-                drop(turn);
-                self.settings.measure_latency.then_some((executor, params))
+        if let Some(lanes) = &self.lanes {
+            let lane = lanes.take();
+            let params = lane.ghn.predict_batch(&[(network, &Graph::of(network))])?.params;
+            // Reading the weights waits for them.
+            let values = params.to_vec1::<f32>()?;
+            let predict_ms = Some(started.elapsed().as_secs_f64() * 1e3);
+            let mut scores = Scores { predict_ms, ..costs(network) };
+            let executor = CandleExecutor::new(Arc::new(network.clone()), lane.device.clone());
+            let logits = lane.clean.logits(&executor, &params)?;
+            let mut answers = None;
+            match race {
+                None => scores.set_accuracy(&lane.clean.accuracy_of(&logits)?),
+                // All logits are there at once, so the race only decides whether noise and latency are measured.
+                Some(bar) => {
+                    let raced = lane.clean.race(&logits, self.settings.batch, bar)?;
+                    scores.set_raced(&raced, bar);
+                    if raced.dropped {
+                        return Ok(Measured { scores, answers, dropped_by: bar.map(|bar| bar.trial) });
+                    }
+                    answers = Some(raced.answers);
+                }
             }
-            Some(lanes) => {
-                let lane = lanes.take();
-                let params = lane.ghn.predict_batch(&[(network, &graph)])?.params;
-                // Reading the weights waits for them.
-                let values = params.to_vec1::<f32>()?;
-                scores.predict_ms = Some(started.elapsed().as_secs_f64() * 1e3);
-                let executor = CandleExecutor::new(Arc::new(network.clone()), lane.device.clone());
-                scores.set_accuracy(&lane.clean.accuracy(&executor, &params)?);
-                scores.set_noise(lane.noise_accuracy(&executor, &params)?);
-                drop((lane, turn));
+            scores.set_noise(lane.noise_accuracy(&executor, &params)?);
+            drop((lane, turn));
+            if self.settings.measure_latency {
                 let batch = self.settings.latency_batch;
-                let executor = || NativeExecutor::with_workspace(network, batch, &self.workspace);
-                self.settings.measure_latency.then(executor).transpose()?.map(|executor| (executor, values))
+                let mut executor = NativeExecutor::with_workspace(network, batch, &self.workspace)?;
+                self.time(&mut executor, &values, &mut scores)?;
             }
-        };
-        if let Some((mut executor, params)) = on_host {
-            let _alone = self.quiet.write().unwrap_or_else(PoisonError::into_inner);
-            let timed = || score::latency(&mut executor, &params, &self.timed, &self.timing);
-            scores.set_latency(&self.timing_pool.install(timed)?);
+            return Ok(Measured { scores, answers, dropped_by: None });
         }
-        Ok(scores)
+        let params = self.predicted(network)?;
+        let predict_ms = started.elapsed().as_secs_f64() * 1e3;
+        let batch = self.settings.batch.min(self.clean.len());
+        let largest = batch.max(self.settings.latency_batch);
+        let mut executor = NativeExecutor::with_workspace(network, largest, &self.workspace)?;
+        let mut scores = Scores { predict_ms: Some(predict_ms), ..costs(network) };
+        drop(turn);
+        let turn = at_work();
+        let mut answers = None;
+        match race {
+            None => scores.set_accuracy(&score::accuracy(&mut executor, &params, &self.clean, batch)?),
+            Some(bar) => {
+                let raced = score::race(&mut executor, &params, &self.clean, batch, bar)?;
+                scores.set_raced(&raced, bar);
+                if raced.dropped {
+                    return Ok(Measured { scores, answers, dropped_by: bar.map(|bar| bar.trial) });
+                }
+                answers = Some(raced.answers);
+            }
+        }
+        scores.set_noise(score::noise_accuracy(&mut executor, &params, &self.noisy, batch)?);
+        drop(turn);
+        if self.settings.measure_latency {
+            self.time(&mut executor, &params, &mut scores)?;
+        }
+        Ok(Measured { scores, answers, dropped_by: None })
+    }
+
+    /// Fills in the latency, measured while no other candidate is at work.
+    fn time(&self, executor: &mut NativeExecutor<f32>, params: &[f32], scores: &mut Scores) -> Result<()> {
+        let _alone = self.quiet.write().unwrap_or_else(PoisonError::into_inner);
+        let timed = || score::latency(executor, params, &self.timed, &self.timing);
+        scores.set_latency(&self.timing_pool.install(timed)?);
+        Ok(())
     }
 }
 
@@ -275,5 +324,18 @@ impl Evaluator for GhnEvaluator {
 
     fn evaluate(&self, arch: &CellArchitecture, _seed: u64) -> Result<Scores> {
         self.score(arch)
+    }
+
+    fn race(&self, arch: &CellArchitecture, _seed: u64, bar: Option<&Bar>) -> Result<Measured> {
+        let started = Instant::now();
+        self.scored(started, &self.network(arch)?, Some(bar))
+    }
+
+    fn refine(&self, task: &Refine<'_>) -> Result<Scores> {
+        self.refined(&Architecture::Cells(task.arch.clone()), task.fidelity, task.keep, task.stop, false)
+    }
+
+    fn steps(&self, fidelity: Fidelity) -> Option<u64> {
+        Some(self.refinery.as_ref()?.steps(fidelity))
     }
 }

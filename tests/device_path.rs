@@ -31,6 +31,7 @@ fn settings(precision: Precision) -> EvaluationSettings {
         latency_threads: 1,
         measure_latency: false,
         precision,
+        refinement: None,
     }
 }
 

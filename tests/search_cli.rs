@@ -46,8 +46,117 @@ fn timeless(run: &Path) -> Vec<Trial> {
         (trial.started_ms, trial.finished_ms, trial.wall_s, trial.elapsed_s) = (0, None, None, None);
         let scores = &mut trial.scores;
         (scores.latency_ms, scores.latency_p95_ms, scores.predict_ms) = (None, None, None);
+        for refined in &mut trial.refined {
+            (refined.finished_ms, refined.wall_s, refined.elapsed_s) = (0, 0.0, 0.0);
+            let scores = &mut refined.scores;
+            (scores.latency_ms, scores.latency_p95_ms, scores.predict_ms) = (None, None, None);
+        }
     }
     trials
+}
+
+/// Names and contents of the weights that a run keeps.
+fn kept_weights(run: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut files: Vec<(String, Vec<u8>)> = std::fs::read_dir(run.join("weights"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .map(|path| (path.file_name().unwrap().to_string_lossy().into_owned(), std::fs::read(&path).unwrap()))
+        .collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn a_search_with_training_resumes_exactly_and_gives_its_weights_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let args = [
+        "--trials",
+        "8",
+        "--seed",
+        "5",
+        "--strategy",
+        "random",
+        "--images",
+        "fashion-mnist-slice",
+        "--epochs",
+        "1",
+        "--train-batch",
+        "500",
+        "--fidelities",
+        "predicted,sgd:2=4,he:3=2,trained=1",
+    ];
+    let printed = succeeded(&search(folder.path(), &[&args[..], &["--name", "whole"]].concat()));
+    let whole = folder.path().join("runs/whole");
+    let expected = timeless(&whole);
+    let weights = kept_weights(&whole);
+    assert_eq!(weights.len(), 3, "those of the three best");
+    let (winner, rest) =
+        printed.lines().nth(1).unwrap().trim().split_once("trained").expect("the best first");
+    assert!(printed.starts_with("rank  trial  weights  objective"), "{printed}");
+    assert!(rest.contains(" cells, C "), "{printed}");
+    let winner = winner.split_whitespace().nth(1).unwrap().to_string();
+
+    // Two threads, and killed in the middle of the stages.
+    let run = folder.path().join("runs/killed");
+    let journal = run.join("journal.jsonl");
+    let refined = || std::fs::read_to_string(&journal).map_or(0, |text| text.matches("\"refined\"").count());
+    for (session, wanted) in [1, 3, 5].into_iter().enumerate() {
+        let resume: &[&str] = if session == 0 { &[] } else { &["--resume"] };
+        let mut child = foretell(folder.path())
+            .arg("search")
+            .args(&TINY[..8])
+            .args(["--threads", "2", "--workers", "2"])
+            .args([&args[..], &["--name", "killed"], resume].concat())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let began = Instant::now();
+        while refined() < wanted && child.try_wait().unwrap().is_none() {
+            assert!(began.elapsed() < Duration::from_secs(300), "the journal does not grow");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    succeeded(&search(folder.path(), &[&args[..], &["--name", "killed", "--resume"]].concat()));
+    assert_eq!(timeless(&run), expected);
+    assert_eq!(kept_weights(&run), weights);
+
+    let csv = std::fs::read_to_string(run.join("leaderboard.csv")).unwrap();
+    let header = csv.lines().next().unwrap();
+    for column in ["fidelity", "accuracy@predicted", "accuracy@sgd:2", "objective@he:3", "accuracy@trained"] {
+        assert!(header.split(',').any(|name| name == column), "{column}: {header}");
+    }
+    let exported =
+        foretell(folder.path()).args(["export", "runs/killed", "--out", "best.onnx"]).output().unwrap();
+    let printed = succeeded(&exported);
+    let named = format!("weights: trial-{winner}.trained.safetensors, trained by the search (trained)");
+    assert!(printed.contains(&named), "{printed}");
+    assert!(printed.contains("batch norms: the weights' own running statistics"), "{printed}");
+
+    // The same fidelity by itself gives the same score, and settings of training need training.
+    let scored = expected.iter().find(|trial| trial.refined.iter().any(|r| r.fidelity.to_string() == "he:3"));
+    let scored = scored.unwrap();
+    let source = format!("runs/whole/leaderboard.jsonl#trial/{}", scored.number);
+    let rank =
+        ["rank", &source, "--fidelity", "he:3", "--train-batch", "500", "--train-seed", "5", "--epochs", "1"];
+    let rank = foretell(folder.path())
+        .args(rank)
+        .args(["--images", "fashion-mnist-slice"])
+        .args([&TINY[..6], &["--threads", "1"]].concat())
+        .output()
+        .unwrap();
+    succeeded(&rank);
+    let csv = std::fs::read_to_string(folder.path().join("ranking.csv")).unwrap();
+    let place = csv.lines().next().unwrap().split(',').position(|name| name == "accuracy").unwrap();
+    let accuracy: f64 = csv.lines().nth(1).unwrap().split(',').nth(place).unwrap().parse().unwrap();
+    let of_search = scored.refined.iter().find(|r| r.fidelity.to_string() == "he:3").unwrap();
+    assert_eq!(Some(accuracy), of_search.scores.accuracy);
+    let (_, error) = failed(&search(folder.path(), &["--trials", "1", "--epochs", "3"]));
+    assert!(error.contains("--epochs: no weights are trained"), "{error}");
+    let (_, error) = failed(&search(folder.path(), &["--trials", "1", "--fidelities", "sgd:3"]));
+    assert!(error.contains("--fidelities: the first stage is sgd:3"), "{error}");
 }
 
 #[test]

@@ -15,9 +15,9 @@ use crate::ghn::Ghn;
 use crate::graph::Graph;
 use crate::images::{self, DataSet};
 use crate::network::{Network, build};
-use crate::score::Accuracy;
+use crate::score::{Accuracy, Fidelity};
 use crate::space::{ArchRecord, Architecture};
-use crate::study::{Folder, Study, Trial};
+use crate::study::{Folder, KeptWeights, Study, Trial};
 use anyhow::{Context, bail};
 use candle_core::DType;
 use std::path::{Path, PathBuf};
@@ -51,7 +51,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE", conflicts_with = "ghn")]
     weights: Option<PathBuf>,
     /// Hypernetwork that predicts the weights: bundled, or a .safetensors or .pt file [default: the study's, else
-    /// bundled]
+    /// bundled; a trial whose trained weights were kept has those]
     #[arg(long, value_name = "bundled|FILE")]
     ghn: Option<PathBuf>,
     /// What to write; several, separated by commas, become --out with their endings [default: by the ending of --out]
@@ -130,6 +130,8 @@ struct Source {
     images: String,
     batch: usize,
     eval_images: usize,
+    /// Weights that the search trained.
+    kept: Option<(PathBuf, Fidelity)>,
     /// Whether the weights were trained on validation images, whose accuracy says nothing then.
     trained_on_validation: bool,
 }
@@ -279,6 +281,7 @@ fn of_record(place: String, record: ArchRecord) -> Source {
         images: "fashion-mnist".into(),
         batch: BATCH,
         eval_images: EVAL_IMAGES,
+        kept: None,
         trained_on_validation: false,
     }
 }
@@ -301,7 +304,11 @@ fn of_run(run: &Path, choice: TrialChoice, predicts: bool) -> anyhow::Result<Sou
     };
     let (evaluation, sha256) =
         evaluation_of(&record.settings.evaluation).with_context(|| run.display().to_string())?;
-    if predicts && let Some(ghn) = &evaluation.ghn {
+    let kept = KeptWeights::of(run).find(trial);
+    if predicts
+        && kept.is_none()
+        && let Some(ghn) = &evaluation.ghn
+    {
         let now = evaluation_value(&evaluation)?;
         if now.get("ghn_sha256").and_then(serde_json::Value::as_str) != sha256.as_deref() {
             bail!(
@@ -324,6 +331,7 @@ fn of_run(run: &Path, choice: TrialChoice, predicts: bool) -> anyhow::Result<Sou
         images: evaluation.images,
         batch: evaluation.batch.max(2),
         eval_images: evaluation.eval_images,
+        kept,
         trained_on_validation: false,
     })
 }
@@ -334,10 +342,17 @@ fn weights(
     source: &mut Source,
     network: &Network,
 ) -> anyhow::Result<(Vec<f32>, Option<Statistics>)> {
-    if let Some(path) = &args.weights {
+    // What the search trained, unless others are named.
+    let kept = source.kept.clone().filter(|_| args.ghn.is_none() && args.weights.is_none());
+    let own = args.weights.clone().map(|path| (path, None));
+    let file = own.or_else(|| kept.map(|(path, fidelity)| (path, Some(fidelity))));
+    if let Some((path, fidelity)) = &file {
         let read = read_weights(path, network).with_context(|| source.place.clone())?;
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        source.origin.push(format!("weights: {name}"));
+        source.origin.push(match fidelity {
+            Some(fidelity) => format!("weights: {name}, trained by the search ({fidelity})"),
+            None => format!("weights: {name}"),
+        });
         // As `foretell train --train-on validation` leaves it.
         let training = read.metadata.get("training").and_then(|text| serde_json::from_str(text).ok());
         source.trained_on_validation =
@@ -442,6 +457,7 @@ mod tests {
             statistics_images: None,
             eval_images: None,
             batch: None,
+            device: DeviceFlag { device: crate::device::DeviceChoice::Cpu },
         };
         let files = files(&args).map_err(|error| error.to_string())?;
         Ok(files.into_iter().map(|(_, path)| path.display().to_string()).collect())

@@ -2,9 +2,6 @@
 
 mod arch;
 mod bench;
-#[cfg(feature = "cuda")]
-mod bench_cuda;
-mod bench_model;
 mod candidates;
 mod compare;
 mod data;
@@ -17,10 +14,15 @@ mod fixture_predictions;
 mod ghn;
 mod interrupt;
 mod leaderboard;
+mod measured;
 mod output;
 mod predict;
 mod progress;
+mod properties;
 mod rank;
+mod rank_cheap;
+mod refining;
+mod reliability;
 mod report;
 mod scoring;
 mod search;
@@ -31,6 +33,7 @@ mod train;
 mod train_ghn;
 mod train_outcome;
 mod train_progress;
+mod truth;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 pub use interrupt::INTERRUPTED;
@@ -64,8 +67,12 @@ pub enum Command {
     Leaderboard(leaderboard::Args),
     /// Write a search as one HTML page: leaderboard, charts, cells, settings
     Report(report::Args),
-    /// Rank given architectures by what they score with predicted weights
+    /// Show how far the scores of a search can be trusted: each fidelity against the highest
+    Reliability(reliability::Args),
+    /// Rank given architectures by what they score with predicted or with trained weights
     Rank(rank::Args),
+    /// Tell how well properties of architectures can be predicted before they are measured
+    Properties(properties::Args),
     /// Compare searches: what each had reached after so many candidates
     Compare(compare::Args),
     /// Predict the weights of an architecture
@@ -78,7 +85,9 @@ pub enum Command {
     Export(Box<export::Args>),
     /// Train a graph hypernetwork on architectures drawn on the fly
     TrainGhn(train_ghn::Args),
-    /// Kernels for GPUs: what they should cost, and, in a build with CUDA, what they do cost
+    /// Train a plain sample of architectures: the truth that rankings are measured against
+    Truth(truth::Args),
+    /// Measure how far rankings can be trusted, or kernels on this machine
     Bench(bench::Args),
     /// Fetch image sets and look at them
     Data(data::Args),
@@ -113,13 +122,16 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Search(args) => search::run(*args),
         Command::Leaderboard(args) => leaderboard::run(args),
         Command::Report(args) => report::run(args),
+        Command::Reliability(args) => reliability::run(args),
         Command::Rank(args) => rank::run(args),
+        Command::Properties(args) => properties::run(args),
         Command::Compare(args) => compare::run(args),
         Command::Predict(args) => predict::run(args),
         Command::EvalGhn(args) => eval_ghn::run(args),
         Command::Train(args) => train::run(*args),
         Command::Export(args) => export::run(*args),
         Command::TrainGhn(args) => train_ghn::run(args),
+        Command::Truth(args) => truth::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Data(args) => data::run(args),
     }

@@ -72,9 +72,12 @@ impl Progress {
                 finished => format!("{finished} finished"),
             },
             |trial| {
-                let mut text =
-                    format!("best: trial {}, objective {:.4}", trial.number, trial.value.unwrap_or(f64::NAN));
-                if let Some(accuracy) = trial.scores.accuracy {
+                let mut text = format!(
+                    "best: trial {}, objective {:.4}",
+                    trial.number,
+                    trial.best_value().unwrap_or(f64::NAN)
+                );
+                if let Some(accuracy) = trial.best_scores().accuracy {
                     text += &format!(", accuracy {:.1} %", 100.0 * accuracy);
                 }
                 if let Some(ms) = trial.scores.latency_ms {
@@ -85,6 +88,21 @@ impl Progress {
         );
         // A session that continues has no rate of its own before its first outcome.
         let rate = if rate > 0.0 { format!("{rate:.1}/s, ") } else { String::new() };
+        if let Some(stage) = study.stage().filter(|stage| stage.fidelity.is_refined()) {
+            let is_done = |number: &&u64| {
+                let refined = &study.trials()[**number as usize].refined;
+                refined.iter().any(|refined| refined.fidelity == stage.fidelity)
+            };
+            let (count, of) = (stage.trials.iter().filter(is_done).count(), stage.trials.len());
+            let left = match self.budget.seconds {
+                Some(limit) => format!(", {} left", duration((limit - elapsed_s).max(0.0))),
+                None => String::new(),
+            };
+            return (
+                nearest.0.clamp(0.0, 1.0),
+                format!("{}: {count} of {of} trained{left}; {best}", stage.fidelity),
+            );
+        }
         let text = format!("{done}{of} candidates, {rate}{} left; {best}", duration(nearest.1));
         (nearest.0.clamp(0.0, 1.0), text)
     }

@@ -1,4 +1,4 @@
-//! `foretell rank`: given architectures in the order of an objective, with predicted weights.
+//! `foretell rank`: given architectures in the order of an objective, with predicted or with trained weights.
 //!
 //! Scores are kept in `FILE.part` as they come, a JSON line each, so that a run that ends early loses at most the
 //! architecture it was at; the same command goes on from there. When all are scored the CSV takes its place.
@@ -6,14 +6,18 @@
 use super::candidates::{self, Candidate};
 use super::interrupt::stop_flag;
 use super::output::print;
+use super::rank_cheap::CheapRanking;
+use super::refining::TrainingArgs;
 use super::scoring::{ScoringArgs, default_evaluation, evaluation_value, measured};
 use super::threads;
+use crate::predictor::CHEAP_SCORES;
 use crate::report::{Ranking, Scored, write_csv};
-use crate::score::Scores;
+use crate::score::{Fidelity, Scores};
 use crate::search::{Limits, Objective};
 use crate::space::Architecture;
 use crate::{Error, Result};
 use anyhow::Context;
+use clap::builder::PossibleValuesParser;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fs::{File, OpenOptions};
@@ -33,8 +37,25 @@ pub struct Args {
     /// What to rank by: as for `foretell search`; several objectives are ranked by their fronts
     #[arg(long, default_value = "accuracy")]
     objective: Objective,
+    /// With which weights: predicted, sgd:N (N steps of SGD from predicted weights), he:N (from He's random weights) or
+    /// trained (to the end, from predicted weights)
+    #[arg(long, default_value = "predicted")]
+    fidelity: Fidelity,
+    /// Rank by a score that needs one batch of images at most instead: costs from the smallest, the others (with random
+    /// weights, but for grad_norm_predicted) from the largest
+    #[arg(long, value_name = "SCORE", value_parser = PossibleValuesParser::new(CHEAP_SCORES),
+        conflicts_with_all = ["objective", "fidelity"])]
+    by: Option<String>,
+    /// Seed of the random weights and images of --by
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
     #[command(flatten)]
     scoring: ScoringArgs,
+    #[command(flatten)]
+    training: TrainingArgs,
+    /// Seed of training, the same for all candidates
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    train_seed: u64,
     /// Rows to print; the file holds all
     #[arg(long, value_name = "N", default_value_t = 20)]
     top: usize,
@@ -51,10 +72,19 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     threads::limit(args.threads)?;
     let candidates = candidates::read(&args.architectures)?;
     let mut evaluation = args.scoring.over(default_evaluation())?;
+    args.training.over(&mut evaluation, args.fidelity.is_refined(), args.train_seed)?;
+    if let Some(by) = &args.by {
+        let (ghn, images) = (evaluation.ghn.as_deref(), &evaluation.images[..]);
+        let (seed, top, csv) = (args.seed, args.top, args.csv.as_path());
+        return CheapRanking { by, ghn, images, seed, top, csv }.run(&candidates);
+    }
     measured(&evaluation, &args.objective, &Limits::default())?;
     let evaluator = args.scoring.evaluator(&evaluation, 1)?;
     evaluation.eval_images = args.scoring.eval_images(&evaluator)?;
-    let settings = evaluation_value(&evaluation).context("--ghn")?;
+    let mut settings = evaluation_value(&evaluation).context("--ghn")?;
+    if args.fidelity.is_refined() {
+        settings["fidelity"] = args.fidelity.to_string().into();
+    }
     let mut part = Part::open(&args.csv, settings)?;
     let known = candidates.iter().filter(|candidate| part.find(candidate).is_some()).count();
     if known > 0 {
@@ -68,7 +98,14 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             scored.push(row.scored());
         } else if !interrupted {
             eprintln!("{} of {}: {}", i + 1, candidates.len(), candidate.name);
-            let row = Row::of(candidate, evaluator.score_any(&candidate.arch));
+            let scores = match evaluator.score_any_at(&candidate.arch, args.fidelity, stop_flag()) {
+                Err(Error::Interrupted) => {
+                    interrupted = true;
+                    continue;
+                }
+                scores => scores,
+            };
+            let row = Row::of(candidate, scores);
             part.append(&row)?;
             scored.push(row.scored());
         }

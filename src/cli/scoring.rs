@@ -81,6 +81,7 @@ pub(super) fn default_evaluation() -> EvaluationSettings {
         latency_threads: 1,
         measure_latency: true,
         precision: Precision::default(),
+        refinement: None,
     }
 }
 

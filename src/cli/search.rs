@@ -3,14 +3,15 @@
 use super::interrupt::stop_flag;
 use super::output::print;
 use super::progress::Progress;
+use super::refining::{LadderArgs, TrainingArgs};
 use super::report::REPORT;
 use super::scoring::{ScoringArgs, default_evaluation, evaluation_of, evaluation_value, measured, set};
 use super::strategy::{StrategyArgs, default_strategy};
 use super::{candidates, threads};
 use crate::report::{Leaderboard, ReportedStudy, SortKey, write_report, write_results};
-use crate::search::{Budget, Limits, Metric, Objective, StopReason};
+use crate::search::{Budget, Ladder, Limits, Metric, Objective, StopReason};
 use crate::space::Space;
-use crate::study::{self, Folder, Plan, SearchSettings, Storage, Study, StudyRecord};
+use crate::study::{self, Folder, KeptWeights, Plan, SearchSettings, Storage, Study, StudyRecord};
 use anyhow::{Context, bail};
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -37,6 +38,10 @@ pub struct Args {
     scoring: ScoringArgs,
     #[command(flatten)]
     strategy: StrategyArgs,
+    #[command(flatten)]
+    ladder: LadderArgs,
+    #[command(flatten)]
+    training: TrainingArgs,
     /// What to search for: accuracy, robustness, latency, params, macs or loss; a weighted sum, as in
     /// accuracy=1,robustness=0.5,latency=-0.01 (latency in ms; costs take negative weights); or several at once, whose
     /// Pareto front is wanted, as in accuracy,latency [default: accuracy]
@@ -49,6 +54,9 @@ pub struct Args {
     /// --patience is given]
     #[arg(long, value_name = "S")]
     seconds: Option<f64>,
+    /// The same in minutes
+    #[arg(long, value_name = "M", conflicts_with = "seconds")]
+    minutes: Option<f64>,
     /// Stop after this many candidates in a row that are no better: no higher objective, or with several objectives
     /// no new one on the Pareto front
     #[arg(long, value_name = "N")]
@@ -143,7 +151,13 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         space.name(),
         settings.objective
     );
+    if let Some(ladder) = &settings.ladder {
+        eprintln!("stages: {ladder}");
+    }
+    let weights = KeptWeights::of(folder.path());
     let plan = Plan {
+        ladder: settings.ladder.as_ref(),
+        weights: settings.ladder.as_ref().map(|_| &weights),
         space: &space,
         evaluator: &evaluator,
         objective: &settings.objective,
@@ -163,18 +177,20 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let hint = format!("to continue: foretell search --resume --out {}", folder.path().display());
     let stopped =
         stopped.with_context(|| format!("the search stopped; what was finished is kept ({hint})"))?;
-    conclude(&study, &settings.objective, evaluator.num_classes(), folder.path(), stopped, &hint)
+    conclude(&study, settings, budget, evaluator.num_classes(), folder.path(), stopped, &hint)
 }
 
 /// Prints and writes the results.
 fn conclude(
     study: &Study,
-    objective: &Objective,
+    settings: &SearchSettings,
+    budget: Budget,
     num_classes: usize,
     folder: &Path,
     stopped: StopReason,
     hint: &str,
 ) -> anyhow::Result<()> {
+    let objective = &settings.objective;
     let leaderboard = Leaderboard::of(study.trials(), SortKey::Objective, objective);
     let mut text = leaderboard.table(10);
     text += &format!("stopped after {:.1} s of search: {stopped}\n", study.elapsed_s());
@@ -192,6 +208,8 @@ fn conclude(
     let more = match stopped {
         StopReason::Trials => " --trials MORE",
         StopReason::Seconds => " --seconds MORE",
+        StopReason::Refined if budget.trials.is_some() => " --trials MORE",
+        StopReason::Refined if budget.seconds.is_some() => " --seconds MORE",
         StopReason::Patience => " --patience MORE",
         _ => "",
     };
@@ -300,7 +318,8 @@ impl Args {
 
     /// The budget given, else `base`, else the default.
     fn budget(&self, base: Budget) -> Budget {
-        let given = Budget { trials: self.trials, seconds: self.seconds, patience: self.patience };
+        let seconds = self.seconds.or(self.minutes.map(|minutes| 60.0 * minutes));
+        let given = Budget { trials: self.trials, seconds, patience: self.patience };
         if given != Budget::default() {
             given
         } else if base != Budget::default() {
@@ -328,7 +347,10 @@ impl Args {
             settings.warm_start =
                 candidates::cells(&self.warm_start, self.warm_top).context("--warm-start")?;
         }
-        let evaluation = self.scoring.over(evaluation)?;
+        settings.ladder = self.ladder.over(settings.ladder)?;
+        let mut evaluation = self.scoring.over(evaluation)?;
+        let is_refined = settings.ladder.as_ref().is_some_and(Ladder::is_refined);
+        self.training.over(&mut evaluation, is_refined, settings.seed)?;
         settings.evaluation = evaluation_value(&evaluation).context("--ghn")?;
         Ok(settings)
     }
@@ -345,6 +367,7 @@ fn default_settings(objective: Option<&Objective>) -> anyhow::Result<SearchSetti
         lookahead: LOOKAHEAD,
         evaluation: evaluation_value(&default_evaluation())?,
         warm_start: Vec::new(),
+        ladder: None,
     })
 }
 

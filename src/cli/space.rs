@@ -1,14 +1,8 @@
 //! `foretell space`: shows a search space, or draws architectures from it.
 
 use super::output::print;
-use crate::space::{ArchRecord, Architecture, Space, arch_hash, records_to_text, save_records};
-use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::SeedableRng;
-use std::collections::HashSet;
+use crate::space::{ArchRecord, Space, records_to_text, save_records};
 use std::path::{Path, PathBuf};
-
-/// Draws in a row that may repeat a network before a space counts as exhausted.
-const MAX_REPEATS: usize = 1000;
 
 /// Flags of `foretell space`.
 #[derive(Debug, clap::Args)]
@@ -46,39 +40,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     match args.action {
         Action::Show { space } => print(&Space::find(&space)?.to_toml()),
         Action::Sample { space, count, seed, out } => {
-            let records = sample(&Space::find(&space)?, count, seed)?;
+            let records = Space::find(&space)?.sample_distinct(count, seed)?;
             write_list(&records, out.as_deref())
         }
     }
-}
-
-fn sample(space: &Space, count: usize, seed: u64) -> anyhow::Result<Vec<ArchRecord>> {
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let mut seen = HashSet::new();
-    let mut records = Vec::new();
-    let mut repeats = 0;
-    while records.len() < count {
-        let arch = space.sample(&mut rng)?;
-        if seen.insert(arch_hash(&arch)) {
-            repeats = 0;
-            records.push(ArchRecord {
-                id: format!("{}/{}", space.name(), records.len()),
-                split: space.name().to_owned(),
-                num_classes: space.num_classes(),
-                arch: Architecture::Cells(arch),
-            });
-            continue;
-        }
-        repeats += 1;
-        if repeats == MAX_REPEATS {
-            anyhow::bail!(
-                "space `{}` gave {} distinct networks, then only repeats; ask for fewer than --count {count}",
-                space.name(),
-                records.len()
-            );
-        }
-    }
-    Ok(records)
 }
 
 /// Writes records as JSON lines to a file that appears whole or not at all, or to standard output.

@@ -3,14 +3,16 @@
 //! In: a [`Network`](crate::network::Network), its flat parameter vector and a batch of images `[N, 3, H, W]`.
 //! Out: logits `[N, classes]`, or the loss and the gradient of the parameter vector.
 
+mod allocator;
 mod candle;
 mod native;
 mod precision;
 
 use crate::Result;
 
+pub use allocator::keep_freed_memory;
 pub use candle::CandleExecutor;
-pub use native::{NativeExecutor, Share, Workspace};
+pub use native::{Codes, NativeExecutor, Share, Workspace};
 pub use precision::Precision;
 
 /// Floating-point type that both executors support.

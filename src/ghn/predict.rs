@@ -90,6 +90,18 @@ impl Ghn {
         })
     }
 
+    /// Mean node embedding `[hid]` of every graph, without predicting a weight.
+    ///
+    /// # Errors
+    /// As [`Ghn::node_states`].
+    pub fn mean_embeddings(&self, graphs: &[&Graph]) -> Result<Vec<Vec<f32>>> {
+        let states = self.node_states(graphs)?;
+        let mean = |range: &Range<usize>| {
+            Ok(states.embedding.narrow(0, range.start, range.len())?.mean(0)?.to_vec1::<f32>()?)
+        };
+        states.ranges.iter().map(mean).collect()
+    }
+
     /// States of all nodes before and after message passing.
     ///
     /// # Errors

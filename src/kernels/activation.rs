@@ -1,6 +1,8 @@
 //! Activations and their gradients, elementwise.
 
-use super::lanes::{Element, vectorized};
+use super::convolution::{load, store, vectors};
+use super::lanes::{Element, Kernel, Lanes, vectorized};
+use super::special::erf;
 
 /// An activation function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +26,8 @@ impl Activation {
                 #[inline(always)]
                 |x, _| if x < zero { zero } else { x },
             ),
+            // The vectors' error function has single precision.
+            Self::Gelu if size_of::<T>() == 4 => T::dispatch(Gelu { x, y }),
             Self::Gelu => {
                 let (half, root) = (T::constant(0.5), T::constant(std::f64::consts::FRAC_1_SQRT_2));
                 map(
@@ -63,6 +67,7 @@ impl Activation {
                 #[inline(always)]
                 |x, dy| if x > zero { dy } else { zero },
             ),
+            Self::Gelu if size_of::<T>() == 4 => T::dispatch(GeluGradient { x, dy, dx, accumulate }),
             Self::Gelu => {
                 let (half, root) = (T::constant(0.5), T::constant(std::f64::consts::FRAC_1_SQRT_2));
                 let density = T::constant(0.398_942_280_401_432_7);
@@ -95,6 +100,80 @@ impl Activation {
                 );
             }
         }
+    }
+}
+
+struct Gelu<'a, T> {
+    x: &'a [T],
+    y: &'a mut [T],
+}
+
+/// `Phi(x)` and `exp(-x^2 / 2)`.
+#[inline(always)]
+unsafe fn normal<T: Element, V: Lanes<T>>(x: V) -> (V, V) {
+    // SAFETY: the caller vouches for the instruction set.
+    unsafe {
+        let half = V::splat(T::constant(0.5));
+        let root = V::splat(T::constant(std::f64::consts::FRAC_1_SQRT_2));
+        let (error, gauss) = erf(x.mul_add(root, V::splat(T::zero())));
+        (error.mul_add(half, half), gauss)
+    }
+}
+
+impl<T: Element> Kernel<T> for Gelu<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<V: Lanes<T>>(self) {
+        let count = self.x.len();
+        assert_eq!(count, self.y.len());
+        let (x, y) = (self.x.as_ptr(), self.y.as_mut_ptr());
+        vectors::<T, V>(
+            count,
+            #[inline(always)]
+            |first, part| {
+                // SAFETY: both slices hold the elements; the instruction set is the caller's promise.
+                unsafe {
+                    let x: V = load(x.add(first), part);
+                    let (phi, _) = normal(x);
+                    store(x.mul_add(phi, V::splat(T::zero())), y.add(first), part);
+                }
+            },
+        );
+    }
+}
+
+struct GeluGradient<'a, T> {
+    x: &'a [T],
+    dy: &'a [T],
+    dx: &'a mut [T],
+    accumulate: bool,
+}
+
+impl<T: Element> Kernel<T> for GeluGradient<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<V: Lanes<T>>(self) {
+        let Self { x, dy, dx, accumulate } = self;
+        let count = dx.len();
+        assert!(x.len() == count && dy.len() == count);
+        let (x, dy, dx) = (x.as_ptr(), dy.as_ptr(), dx.as_mut_ptr());
+        vectors::<T, V>(
+            count,
+            #[inline(always)]
+            |first, part| {
+                // SAFETY: all slices hold the elements; the instruction set is the caller's promise.
+                unsafe {
+                    let (x, dy): (V, V) = (load(x.add(first), part), load(dy.add(first), part));
+                    let zero = V::splat(T::zero());
+                    let old = if accumulate { load(dx.add(first), part) } else { zero };
+                    let (phi, gauss) = normal(x);
+                    let density = gauss.mul_add(V::splat(T::constant(0.398_942_280_401_432_7)), zero);
+                    store(dy.mul_add(x.mul_add(density, phi), old), dx.add(first), part);
+                }
+            },
+        );
     }
 }
 

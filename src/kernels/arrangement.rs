@@ -76,6 +76,20 @@ pub fn add_row_sums<T: Element>(x: &[T], sums: &mut [T]) {
     );
 }
 
+/// `y [R, C] += bias [C]`.
+pub fn add_to_rows<T: Element>(bias: &[T], y: &mut [T]) {
+    vectorized(
+        #[inline(always)]
+        || {
+            for row in y.chunks_exact_mut(bias.len()) {
+                for (y, &bias) in row.iter_mut().zip(bias) {
+                    *y += bias;
+                }
+            }
+        },
+    );
+}
+
 /// `dgate [C] (+)= sum over rows of x * dy`.
 pub fn excite_gate_gradient<T: Element>(x: &[T], dy: &[T], dgate: &mut [T], accumulate: bool) {
     let rows = x.len() / dgate.len();
@@ -198,11 +212,6 @@ impl Pick {
                 );
             },
         );
-    }
-
-    /// The pixels of `x` become zero.
-    pub fn clear<T: Element>(&self, x: &mut [T]) {
-        self.each(|from, _, run| x[from..from + run].fill(T::zero()));
     }
 
     /// Adds `dy` to the pixels of `dx`.

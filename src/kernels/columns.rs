@@ -1,6 +1,7 @@
 //! Arithmetic per channel over channels-last rows `[R, C]`, coefficients and sums held in registers.
 
 use super::lanes::{Element, Kernel, Lanes};
+use super::pairs::{Twice, pairs, twice_each};
 
 /// Rows that join before they meet the total: in single precision the rounding error of a sum then grows with the
 /// square root of tens of terms and not of thousands (Higham, Accuracy and Stability of Numerical Algorithms, 4.2).
@@ -37,11 +38,15 @@ impl<T: Element, B: Block<T>> Kernel<T> for Blocks<B> {
                 self.0.block::<V, 4, false>(first);
                 first += 4 * V::N;
             }
-            while first + 2 * V::N <= channels {
+            if first + 3 * V::N <= channels {
+                self.0.block::<V, 3, false>(first);
+                first += 3 * V::N;
+            }
+            if first + 2 * V::N <= channels {
                 self.0.block::<V, 2, false>(first);
                 first += 2 * V::N;
             }
-            while first + V::N <= channels {
+            if first + V::N <= channels {
                 self.0.block::<V, 1, false>(first);
                 first += V::N;
             }
@@ -93,6 +98,11 @@ pub(super) unsafe fn negated<T: Element, V: Lanes<T>, const NV: usize>(vectors: 
 pub(super) fn shift_and_scale<T: Element>(x: &[T], mean: &[T], scale: &[T], bias: &[T], y: &mut [T]) {
     let c = bias.len();
     assert!(mean.len() == c && scale.len() == c && x.len() == y.len() && x.len().is_multiple_of(c));
+    if pairs::<T>(c, x.len()) {
+        let [mean, scale, bias] = [mean, scale, bias].map(Twice::of);
+        let (mean, scale, bias) = (&mean[..], &scale[..], &bias[..]);
+        return T::dispatch(Blocks(ShiftAndScale { x, mean, scale, bias, y }));
+    }
     T::dispatch(Blocks(ShiftAndScale { x, mean, scale, bias, y }));
 }
 
@@ -140,6 +150,11 @@ pub(super) fn combine<T: Element>(
     assert!(
         coefficients.len() == 3 * c && x.len() == y.len() && z.len() == y.len() && x.len().is_multiple_of(c)
     );
+    if pairs::<T>(c, x.len()) {
+        let (mean, wide) = (Twice::of(mean), twice_each(coefficients, c));
+        let (mean, coefficients) = (&mean[..], &wide[..6 * c]);
+        return T::dispatch(Blocks(Combine { x, z, mean, coefficients, y, accumulate }));
+    }
     T::dispatch(Blocks(Combine { x, z, mean, coefficients, y, accumulate }));
 }
 
@@ -228,6 +243,13 @@ impl<T: Element> Block<T> for Gate<'_, T> {
 pub(super) fn sums<T: Element>(z: &[T], x: &[T], mean: &[T], plain: &mut [T], product: &mut [T]) {
     let c = plain.len();
     assert!(mean.len() == c && product.len() == c && x.len() == z.len() && x.len().is_multiple_of(c));
+    if pairs::<T>(c, x.len()) {
+        let (mean, mut sums) = (Twice::of(mean), [Twice::zeros(c); 2]);
+        let [a, b] = &mut sums;
+        T::dispatch(Blocks(Sums { z, x, mean: &mean, plain: a, product: b }));
+        a.sum(plain);
+        return b.sum(product);
+    }
     T::dispatch(Blocks(Sums { z, x, mean, plain, product }));
 }
 
@@ -310,6 +332,11 @@ impl<T: Element> Sums<'_, T> {
 pub(super) fn total<T: Element>(x: &[T], shift: Option<&[T]>, sum: &mut [T]) {
     let c = sum.len();
     assert!(shift.is_none_or(|shift| shift.len() == c) && x.len().is_multiple_of(c));
+    if pairs::<T>(c, x.len()) {
+        let (shift, mut sums) = (shift.map(Twice::of), Twice::zeros(c));
+        T::dispatch(Blocks(Total { x, shift: shift.as_deref(), sum: &mut sums }));
+        return sums.sum(sum);
+    }
     T::dispatch(Blocks(Total { x, shift, sum }));
 }
 

@@ -5,6 +5,7 @@
 
 use super::columns::{Block, Blocks, ROWS, load, negated, store};
 use super::lanes::{Element, Lanes};
+use super::pairs::{Twice, pairs, twice_each};
 
 /// `(x - mean) * scale + bias` of every channel.
 #[derive(Clone, Copy, Debug)]
@@ -30,6 +31,15 @@ impl<'a, T: Element> Affine<'a, T> {
 
     fn channels(&self) -> usize {
         self.bias.len()
+    }
+
+    /// The map of two rows.
+    fn twice(&self) -> [Twice<T>; 3] {
+        [self.mean, self.scale, self.bias].map(Twice::of)
+    }
+
+    fn of_two([mean, scale, bias]: &'a [Twice<T>; 3]) -> Self {
+        Self { mean, scale, bias }
     }
 
     /// The map in registers: negative mean, scale, bias.
@@ -61,6 +71,9 @@ fn check<T: Element>(map: &Affine<'_, T>, x: &[T], y: &[T]) {
 /// `y = max(map(x), 0)`, NaN stays.
 pub fn relu_of<T: Element>(map: Affine<'_, T>, x: &[T], y: &mut [T]) {
     check(&map, x, y);
+    if pairs::<T>(map.channels(), x.len()) {
+        return T::dispatch(Blocks(ReluOf { map: Affine::of_two(&map.twice()), x, y }));
+    }
     T::dispatch(Blocks(ReluOf { map, x, y }));
 }
 
@@ -98,11 +111,21 @@ pub fn sum_of<T: Element>(a: (Option<Affine<'_, T>>, &[T]), b: (Option<Affine<'_
         ((Some(map), a), (Some(other), b)) => {
             check(&map, a, y);
             check(&other, b, y);
+            if pairs::<T>(map.channels(), y.len()) {
+                let (map, other) = (map.twice(), other.twice());
+                let (map, other) = (Affine::of_two(&map), Affine::of_two(&other));
+                return T::dispatch(Blocks(SumOf::<T, true> { map, other, a, b, y }));
+            }
             T::dispatch(Blocks(SumOf::<T, true> { map, other, a, b, y }));
         }
         ((Some(map), a), (None, b)) | ((None, b), (Some(map), a)) => {
             check(&map, a, y);
             check(&map, b, y);
+            if pairs::<T>(map.channels(), y.len()) {
+                let map = map.twice();
+                let map = Affine::of_two(&map);
+                return T::dispatch(Blocks(SumOf::<T, false> { map, other: map, a, b, y }));
+            }
             T::dispatch(Blocks(SumOf::<T, false> { map, other: map, a, b, y }));
         }
         ((None, a), (None, b)) => super::arrangement::sum(a, b, y),
@@ -154,7 +177,15 @@ pub fn relu_gradient_sums<T: Element>(
     let c = map.channels();
     assert!(sums.len() == 2 * c && statistics.len() == 2 * c);
     let (plain, product) = sums.split_at_mut(c);
-    T::dispatch(Blocks(ReluSums { map, x, dy, plain, product }));
+    if pairs::<T>(c, x.len()) {
+        let (map, mut both) = (map.twice(), [Twice::zeros(c); 2]);
+        let [a, b] = &mut both;
+        T::dispatch(Blocks(ReluSums { map: Affine::of_two(&map), x, dy, plain: a, product: b }));
+        a.sum(plain);
+        b.sum(product);
+    } else {
+        T::dispatch(Blocks(ReluSums { map, x, dy, plain, product }));
+    }
     for (scaled, &inverse) in sums[c..].iter_mut().zip(&statistics[c..]) {
         *scaled *= inverse;
     }
@@ -219,6 +250,12 @@ pub fn relu_gradient<T: Element>(
     check(&map, x, dy);
     check(&map, x, dx);
     assert!(coefficients.len() == 3 * map.channels());
+    let c = map.channels();
+    if pairs::<T>(c, x.len()) {
+        let (map, wide) = (map.twice(), twice_each(coefficients, c));
+        let (map, coefficients) = (Affine::of_two(&map), &wide[..6 * c]);
+        return T::dispatch(Blocks(ReluGradient { map, x, dy, coefficients, dx, accumulate }));
+    }
     T::dispatch(Blocks(ReluGradient { map, x, dy, coefficients, dx, accumulate }));
 }
 

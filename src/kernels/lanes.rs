@@ -32,6 +32,8 @@ pub trait Element:
     fn erf(self) -> Self;
     /// `e^x` in a form that vectorises; a few units in the last place, NaN stays NaN.
     fn exp_lane(self) -> Self;
+    /// `2^n` for whole `n` from -126 to 127.
+    fn power_of_two(n: Self) -> Self;
     /// Lanes of the vectors that [`Element::dispatch`] hands to kernels.
     fn lanes() -> usize;
     /// Runs `kernel` with the widest vectors of this machine.
@@ -64,8 +66,14 @@ pub unsafe trait Lanes<T>: Copy {
     unsafe fn add(self, b: Self) -> Self;
     /// `self - b`.
     unsafe fn sub(self, b: Self) -> Self;
+    /// `self / b`.
+    unsafe fn div(self, b: Self) -> Self;
     /// The larger one, or NaN if either is.
     unsafe fn max(self, b: Self) -> Self;
+    /// The larger one, or `b` if either is NaN.
+    unsafe fn larger(self, b: Self) -> Self;
+    /// `self * 2^n` for whole `n` from -126 to 127.
+    unsafe fn times_power(self, n: Self) -> Self;
     /// `x` in lanes where `self` equals `b`, `y` in the others.
     unsafe fn select_equal(self, b: Self, x: Self, y: Self) -> Self;
     /// Zero where negative; NaN stays.
@@ -226,9 +234,24 @@ unsafe impl<T: Element> Lanes<T> for Portable<T> {
     }
 
     #[inline(always)]
+    unsafe fn div(self, b: Self) -> Self {
+        Self(std::array::from_fn(|i| self.0[i] / b.0[i]))
+    }
+
+    #[inline(always)]
     unsafe fn max(self, b: Self) -> Self {
         let keep = |i: usize| (self.0[i] >= b.0[i]) | self.0[i].is_nan();
         Self(std::array::from_fn(|i| if keep(i) { self.0[i] } else { b.0[i] }))
+    }
+
+    #[inline(always)]
+    unsafe fn larger(self, b: Self) -> Self {
+        Self(std::array::from_fn(|i| if self.0[i] > b.0[i] { self.0[i] } else { b.0[i] }))
+    }
+
+    #[inline(always)]
+    unsafe fn times_power(self, n: Self) -> Self {
+        Self(std::array::from_fn(|i| self.0[i] * T::power_of_two(n.0[i])))
     }
 
     #[inline(always)]
@@ -248,7 +271,7 @@ unsafe impl<T: Element> Lanes<T> for Portable<T> {
 }
 
 macro_rules! element {
-    ($type:ident, $avx2:ident, $avx512:ident, $erf:path, $exp:path) => {
+    ($type:ident, $avx2:ident, $avx512:ident, $erf:path, $exp:path, $bits:ident, $bias:literal) => {
         impl Element for $type {
             #[inline(always)]
             fn constant(value: f64) -> Self {
@@ -268,6 +291,12 @@ macro_rules! element {
             #[inline(always)]
             fn exp_lane(self) -> Self {
                 $exp(self)
+            }
+
+            #[inline(always)]
+            fn power_of_two(n: Self) -> Self {
+                // NaN gives some number, which leaves a NaN that it multiplies.
+                $type::from_bits(((n as i32 + $bias) as $bits) << ($type::MANTISSA_DIGITS - 1))
             }
 
             fn lanes() -> usize {
@@ -297,5 +326,5 @@ macro_rules! element {
     };
 }
 
-element!(f32, F32x8, F32x16, super::special::erf_f32, super::special::exp_f32);
-element!(f64, F64x4, F64x8, super::special::erf_f64, super::special::exp_f64);
+element!(f32, F32x8, F32x16, super::special::erf_f32, super::special::exp_f32, u32, 127);
+element!(f64, F64x4, F64x8, super::special::erf_f64, super::special::exp_f64, u64, 1023);

@@ -5,6 +5,8 @@ pub mod activation;
 pub mod arrangement;
 pub mod attention;
 mod buffer;
+pub mod cholesky;
+pub mod codes;
 mod columns;
 pub mod convolution;
 #[cfg(feature = "cuda")]
@@ -16,6 +18,7 @@ mod lanes;
 mod matrix;
 pub mod message_passing;
 pub mod norm;
+mod pairs;
 pub mod pool;
 pub mod program;
 mod scalar;

@@ -1,7 +1,8 @@
 //! Batch and layer normalisation of channels-last rows `[R, C]`.
 
 use super::columns;
-use super::lanes::{Element, vectorized};
+use super::convolution::{load, store, vectors};
+use super::lanes::{Element, Kernel, Lanes, vectorized};
 
 /// Added to variances.
 pub const EPSILON: f64 = 1e-5;
@@ -151,31 +152,107 @@ pub fn layer_norm_gradient<T: Element>(
     weight: &[T],
     dy: &[T],
     parameters: &mut [T],
-    mut dx: Option<(&mut [T], bool)>,
+    dx: Option<(&mut [T], bool)>,
 ) {
     let c = weight.len();
-    let (dweight, dbias) = parameters.split_at_mut(c);
-    let count = T::constant(c as f64);
-    vectorized(
-        #[inline(always)]
-        || {
-            for (row, (x, dy)) in x.chunks_exact(c).zip(dy.chunks_exact(c)).enumerate() {
-                let (mean, inverse) = row_statistics(x);
-                let (mut plain, mut scaled) = (T::zero(), T::zero());
-                for i in 0..c {
-                    let normal = (x[i] - mean) * inverse;
-                    dweight[i] += dy[i] * normal;
-                    dbias[i] += dy[i];
-                    plain += dy[i] * weight[i];
-                    scaled += dy[i] * weight[i] * normal;
-                }
-                let Some((dx, accumulate)) = &mut dx else { continue };
-                for (i, dx) in dx[row * c..(row + 1) * c].iter_mut().enumerate() {
-                    let normal = (x[i] - mean) * inverse;
-                    let value = inverse * (dy[i] * weight[i] - (plain + normal * scaled) / count);
-                    *dx = if *accumulate { *dx + value } else { value };
-                }
+    assert!(parameters.len() == 2 * c && dy.len() == x.len() && x.len().is_multiple_of(c));
+    assert!(dx.as_ref().is_none_or(|(dx, _)| dx.len() == x.len()), "gradient of another length");
+    T::dispatch(LayerNormGradient { x, weight, dy, parameters, dx });
+}
+
+struct LayerNormGradient<'a, T> {
+    x: &'a [T],
+    weight: &'a [T],
+    dy: &'a [T],
+    parameters: &'a mut [T],
+    dx: Option<(&'a mut [T], bool)>,
+}
+
+impl<T: Element> Kernel<T> for LayerNormGradient<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<V: Lanes<T>>(mut self) {
+        let c = self.weight.len();
+        let share = T::constant(1.0 / c as f64);
+        let ones = [T::one(); LANES];
+        let (dweight, dbias) = self.parameters.split_at_mut(c);
+        let (weight, dweight, dbias) = (self.weight.as_ptr(), dweight.as_mut_ptr(), dbias.as_mut_ptr());
+        for (row, (x, dy)) in self.x.chunks_exact(c).zip(self.dy.chunks_exact(c)).enumerate() {
+            let (x, dy) = (x.as_ptr(), dy.as_ptr());
+            // SAFETY: all pointers are to rows of `c` elements; the instruction set is the caller's promise.
+            unsafe {
+                let zero = V::splat(T::zero());
+                let mut sum = zero;
+                vectors::<T, V>(
+                    c,
+                    #[inline(always)]
+                    |first, part| sum = sum.add(load(x.add(first), part)),
+                );
+                let mean = V::splat(total::<T, V>(sum) * share);
+                let mut squares = zero;
+                vectors::<T, V>(
+                    c,
+                    #[inline(always)]
+                    |first, part| {
+                        // Lanes behind the last channel stay out.
+                        let centred = load::<T, V>(x.add(first), part).sub(mean);
+                        let centred = centred.mul_add(load(ones.as_ptr(), part), zero);
+                        squares = centred.mul_add(centred, squares);
+                    },
+                );
+                let inverse = (total::<T, V>(squares) * share + T::constant(EPSILON)).sqrt().recip();
+                let normal = V::splat(inverse);
+                let [mut plain, mut scaled] = [zero; 2];
+                vectors::<T, V>(
+                    c,
+                    #[inline(always)]
+                    |first, part| {
+                        let slope: V = load(dy.add(first), part);
+                        let x = load::<T, V>(x.add(first), part).sub(mean).mul_add(normal, zero);
+                        let (by_weight, by_bias) = (dweight.add(first), dbias.add(first));
+                        store(slope.mul_add(x, load(by_weight, part)), by_weight, part);
+                        store(slope.add(load(by_bias, part)), by_bias, part);
+                        let slope = slope.mul_add(load(weight.add(first), part), zero);
+                        plain = plain.add(slope);
+                        scaled = slope.mul_add(x, scaled);
+                    },
+                );
+                let Some((dx, accumulate)) = &mut self.dx else { continue };
+                let (dx, accumulate) = (dx.as_mut_ptr().add(row * c), *accumulate);
+                let plain = V::splat(-total::<T, V>(plain) * share);
+                let scaled = V::splat(-total::<T, V>(scaled) * share);
+                vectors::<T, V>(
+                    c,
+                    #[inline(always)]
+                    |first, part| {
+                        let x = load::<T, V>(x.add(first), part).sub(mean).mul_add(normal, zero);
+                        let slope = load::<T, V>(dy.add(first), part);
+                        let slope = slope.mul_add(load(weight.add(first), part), x.mul_add(scaled, plain));
+                        let old = if accumulate { load(dx.add(first), part) } else { zero };
+                        store(slope.mul_add(normal, old), dx.add(first), part);
+                    },
+                );
             }
-        },
-    );
+        }
+    }
+}
+
+/// Most lanes of any vector.
+const LANES: usize = 16;
+
+/// Sum over lanes, in pairs.
+#[inline(always)]
+unsafe fn total<T: Element, V: Lanes<T>>(vector: V) -> T {
+    let mut lanes = [T::zero(); LANES];
+    // SAFETY: the array holds a vector; the instruction set is the caller's promise.
+    unsafe { vector.store(lanes.as_mut_ptr()) };
+    let mut count = V::N / 2;
+    while count > 0 {
+        for lane in 0..count {
+            lanes[lane] += lanes[lane + count];
+        }
+        count /= 2;
+    }
+    lanes[0]
 }

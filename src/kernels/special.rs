@@ -2,6 +2,8 @@
 //!
 //! `f32` versions are branch-free polynomials; `f64` versions favour accuracy.
 
+use super::lanes::{Element, Lanes};
+
 /// `e^x`: range reduction by `ln 2` in two parts, then a Taylor polynomial on `|r| <= ln 2 / 2`.
 #[inline(always)]
 pub(crate) fn exp_f32(x: f32) -> f32 {
@@ -26,6 +28,60 @@ pub(crate) fn exp_f32(x: f32) -> f32 {
     let bits = (n + ROUND).to_bits().wrapping_sub(ROUND.to_bits());
     p * f32::from_bits(bits.wrapping_add(127) << 23)
 }
+
+/// `e^x` for `x` up to 80, in either precision; below -87 it stays at `e^-87`, NaN stays.
+#[inline(always)]
+pub(crate) unsafe fn exp<T: Element, V: Lanes<T>>(x: V) -> V {
+    // SAFETY: the caller vouches for the instruction set.
+    unsafe {
+        let splat = |value: f64| V::splat(T::constant(value));
+        // The second operand counts where either is NaN.
+        let x = splat(-87.0).larger(x);
+        // Adding this rounds to the nearest integer.
+        let round = V::splat(T::constant(1.5) / T::epsilon());
+        let n = x.mul_add(splat(std::f64::consts::LOG2_E), round).sub(round);
+        let r = n.mul_add(splat(-0.693_359_375), x);
+        let r = n.mul_add(splat(2.121_944_400_546_905_8e-4), r);
+        // Taylor's terms to the precision of the type.
+        let terms = if size_of::<T>() == 4 { 7 } else { 13 };
+        let mut p = splat(INVERSE_FACTORIALS[terms]);
+        for k in (0..terms).rev() {
+            p = p.mul_add(r, splat(INVERSE_FACTORIALS[k]));
+        }
+        p.times_power(n)
+    }
+}
+
+/// The error function and `exp(-x^2)`, both in single precision; as [`erf_f32`].
+#[inline(always)]
+pub(crate) unsafe fn erf<T: Element, V: Lanes<T>>(x: V) -> (V, V) {
+    // SAFETY: the caller vouches for the instruction set.
+    unsafe {
+        let splat = |value: f64| V::splat(T::constant(value));
+        let (zero, one) = (splat(0.0), splat(1.0));
+        let negative = zero.sub(x);
+        let a = negative.larger(x);
+        let t = one.div(a.mul_add(splat(0.327_591_1), one));
+        let mut p = splat(1.061_405_429);
+        for coefficient in [-1.453_152_027, 1.421_413_741, -0.284_496_736, 0.254_829_592] {
+            p = p.mul_add(t, splat(coefficient));
+        }
+        let gauss = exp(a.mul_add(zero.sub(a), zero));
+        let value = one.sub(p.mul_add(t, zero).mul_add(gauss, zero));
+        (value.where_positive(x).sub(value.where_positive(negative)), gauss)
+    }
+}
+
+/// `1 / k!`.
+const INVERSE_FACTORIALS: [f64; 14] = {
+    let mut inverse = [1.0; 14];
+    let mut k = 1;
+    while k < 14 {
+        inverse[k] = inverse[k - 1] / k as f64;
+        k += 1;
+    }
+    inverse
+};
 
 /// `e^x` of the standard library.
 #[inline(always)]

@@ -151,7 +151,7 @@ impl<DB: DrawingBackend> Canvas<DB> {
         (units * self.scale).round() as i32
     }
 
-    fn font(&self, size: f64, color: &RGBColor) -> TextStyle<'static> {
+    pub(super) fn font(&self, size: f64, color: &RGBColor) -> TextStyle<'static> {
         FontDesc::new(FontFamily::Name(FONT), size * self.scale, FontStyle::Normal).color(color)
     }
 
@@ -259,6 +259,26 @@ impl<DB: DrawingBackend> Canvas<DB> {
             .draw()
             .map_err(text_of)?;
         Ok(chart)
+    }
+
+    /// Axis and grid of a chart whose rows are named elsewhere.
+    pub(super) fn mesh_without_rows(&self, chart: &mut Chart<'_, DB>, x: &Axis) -> Drawn {
+        let decimals = x.decimals().max(1);
+        chart
+            .configure_mesh()
+            .disable_y_mesh()
+            .disable_y_axis()
+            .max_light_lines(0)
+            .bold_line_style(GRID.stroke_width(self.px(1.0) as u32))
+            .axis_style(GREY.stroke_width(self.px(1.0) as u32))
+            .set_all_tick_mark_size(self.px(4.0))
+            .x_labels(6)
+            .x_label_formatter(&|value| format!("{value:.decimals$}"))
+            .label_style(self.font(13.5, &INK))
+            .axis_desc_style(self.font(15.5, &INK))
+            .x_desc(&x.label)
+            .draw()
+            .map_err(text_of)
     }
 
     /// As [`Canvas::chart`], with the names of things at 0, 1, ... on the horizontal axis.

@@ -2,11 +2,14 @@
 //!
 //! Accuracies are shares of 1, times end in their unit, and each noise level has the columns
 //! `accuracy_noise_<sd>` and `accuracy_noise_<sd>_se`.
+//!
+//! In a study with several fidelities every score is the one at the highest that its trial reached, which the column
+//! `fidelity` names; and `objective@F`, `accuracy@F` and `robustness@F` are those at each fidelity F.
 
-use super::pareto::fronts;
-use crate::score::NoiseScore;
+use super::pareto::fronts_reached;
+use crate::score::{Fidelity, NoiseScore, Scores};
 use crate::search::Objective;
-use crate::study::{Trial, utc};
+use crate::study::{Trial, TrialState, utc};
 use crate::{Error, Result};
 use polars::prelude::{Column, DataFrame, NamedFrom, Series};
 use std::collections::BTreeMap;
@@ -29,7 +32,7 @@ pub fn trials_frame(trials: &[Trial], objective: &Objective) -> Result<DataFrame
     let trials_of: Vec<&Trial> = trials.iter().collect();
     let mut frame = frame(&trials_of)?;
     if objective.is_pareto() {
-        insert_fronts(&mut frame, &trials_of, &fronts(trials, objective))?;
+        insert_fronts(&mut frame, &trials_of, &fronts_reached(trials, objective))?;
     }
     Ok(frame)
 }
@@ -53,14 +56,26 @@ pub(super) fn frame_error(error: polars::prelude::PolarsError) -> Error {
 /// The noise levels of all trials, ascending.
 pub(super) fn noise_levels(trials: &[&Trial]) -> Vec<f64> {
     let mut levels: Vec<f64> =
-        trials.iter().flat_map(|trial| &trial.scores.noise).map(|score| score.sd).collect();
+        trials.iter().flat_map(|trial| &trial.best_scores().noise).map(|score| score.sd).collect();
     levels.sort_by(f64::total_cmp);
     levels.dedup();
     levels
 }
 
+/// All fidelities of a study with several, the lowest first; else none.
+fn fidelities(trials: &[&Trial]) -> Vec<Fidelity> {
+    let refined = trials.iter().flat_map(|trial| &trial.refined).map(|refined| refined.fidelity);
+    let mut fidelities: Vec<Fidelity> = refined.collect();
+    if !fidelities.is_empty() {
+        fidelities.push(Fidelity::Predicted);
+    }
+    fidelities.sort_unstable();
+    fidelities.dedup();
+    fidelities
+}
+
 fn at_level(trial: &Trial, sd: f64) -> Option<&NoiseScore> {
-    trial.scores.noise.iter().find(|score| score.sd == sd)
+    trial.best_scores().noise.iter().find(|score| score.sd == sd)
 }
 
 fn columns(trials: &[&Trial]) -> Result<Vec<Column>> {
@@ -76,26 +91,46 @@ fn columns(trials: &[&Trial]) -> Result<Vec<Column>> {
     column!("state", &str, |trial| trial.state.name());
     column!("reason", Option<&str>, |trial| trial.reason.as_deref());
     column!("hash", &str, |trial| trial.hash.as_str());
-    column!("objective", Option<f64>, |trial| trial.value);
-    column!("accuracy", Option<f64>, |trial| trial.scores.accuracy);
-    column!("accuracy_se", Option<f64>, |trial| trial.scores.accuracy_se);
-    column!("loss", Option<f64>, |trial| trial.scores.loss);
-    column!("images", Option<u64>, |trial| trial.scores.images);
-    column!("robustness", Option<f64>, |trial| trial.scores.robustness);
+    column!("objective", Option<f64>, |trial| trial.best_value());
+    let fidelities = fidelities(trials);
+    if !fidelities.is_empty() {
+        column!("fidelity", Option<String>, |trial| (trial.state == TrialState::Finished)
+            .then(|| trial.fidelity().to_string()));
+    }
+    column!("accuracy", Option<f64>, |trial| trial.best_scores().accuracy);
+    column!("accuracy_se", Option<f64>, |trial| trial.best_scores().accuracy_se);
+    column!("loss", Option<f64>, |trial| trial.best_scores().loss);
+    column!("images", Option<u64>, |trial| trial.best_scores().images);
+    column!("robustness", Option<f64>, |trial| trial.best_scores().robustness);
     for sd in noise_levels(trials) {
         column!(&format!("accuracy_noise_{sd}"), Option<f64>, |trial| at_level(trial, sd)
             .map(|s| s.accuracy));
         column!(&format!("accuracy_noise_{sd}_se"), Option<f64>, |trial| at_level(trial, sd)
             .map(|s| s.accuracy_se));
     }
-    column!("latency_ms", Option<f64>, |trial| trial.scores.latency_ms);
-    column!("latency_p95_ms", Option<f64>, |trial| trial.scores.latency_p95_ms);
-    column!("latency_batch", Option<u64>, |trial| trial.scores.latency_batch);
-    column!("latency_threads", Option<u64>, |trial| trial.scores.latency_threads);
-    column!("params", Option<u64>, |trial| trial.scores.params);
-    column!("macs", Option<u64>, |trial| trial.scores.macs);
-    column!("peak_activations", Option<u64>, |trial| trial.scores.peak_activations);
-    column!("predict_ms", Option<f64>, |trial| trial.scores.predict_ms);
+    column!("latency_ms", Option<f64>, |trial| trial.best_scores().latency_ms);
+    column!("latency_p95_ms", Option<f64>, |trial| trial.best_scores().latency_p95_ms);
+    column!("latency_batch", Option<u64>, |trial| trial.best_scores().latency_batch);
+    column!("latency_threads", Option<u64>, |trial| trial.best_scores().latency_threads);
+    column!("params", Option<u64>, |trial| trial.best_scores().params);
+    column!("macs", Option<u64>, |trial| trial.best_scores().macs);
+    column!("peak_activations", Option<u64>, |trial| trial.best_scores().peak_activations);
+    column!("predict_ms", Option<f64>, |trial| trial.best_scores().predict_ms);
+    for &fidelity in &fidelities {
+        let score = |trial: &Trial, of: fn(&Scores) -> Option<f64>| of(trial.scores_at(fidelity)?);
+        column!(&format!("objective@{fidelity}"), Option<f64>, |trial| trial.value_at(fidelity));
+        column!(&format!("accuracy@{fidelity}"), Option<f64>, |trial| score(trial, |s| s.accuracy));
+        column!(&format!("accuracy_se@{fidelity}"), Option<f64>, |trial| score(trial, |s| s.accuracy_se));
+        column!(&format!("robustness@{fidelity}"), Option<f64>, |trial| score(trial, |s| s.robustness));
+        if fidelity.is_refined() {
+            column!(&format!("seconds@{fidelity}"), Option<f64>, |trial| trial
+                .refinement(fidelity)
+                .map(|refined| refined.wall_s));
+        }
+    }
+    if !fidelities.is_empty() {
+        column!("dropped_by", Option<u64>, |trial| trial.dropped_by);
+    }
     let genotypes: std::result::Result<Vec<String>, _> =
         trials.iter().map(|trial| serde_json::to_string(&trial.arch.genotype)).collect();
     let genotypes = genotypes.map_err(|error| Error::Config(format!("cannot encode a genotype: {error}")))?;

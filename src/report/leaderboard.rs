@@ -1,7 +1,10 @@
 //! Leaderboards: finished trials from best to worst, then the others.
+//!
+//! Where trials were scored with trained weights, those of the highest fidelity stand first and every score is the one
+//! at the highest fidelity that its trial reached.
 
 use super::frame::{frame, frame_error, insert_fronts};
-use super::pareto::fronts;
+use super::pareto::fronts_reached;
 use super::table::{aligned, count_of, or_dash, percent, with_prefix};
 use crate::search::Objective;
 use crate::study::{Trial, TrialState};
@@ -14,8 +17,8 @@ use std::str::FromStr;
 /// What a leaderboard is sorted by, best first: gains descend, costs ascend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SortKey {
-    /// Objective value, descending; with several objectives the number of the front, ascending, then the first
-    /// objective.
+    /// The highest fidelity reached, descending; then the objective value, descending, or with several objectives the
+    /// number of the front, ascending, then the first objective.
     Objective,
     /// Clean accuracy, descending.
     Accuracy,
@@ -66,9 +69,9 @@ impl SortKey {
 
     /// A number that is larger for better trials.
     fn merit(self, trial: &Trial) -> Option<f64> {
-        let scores = &trial.scores;
+        let scores = trial.best_scores();
         match self {
-            SortKey::Objective => trial.value,
+            SortKey::Objective => trial.best_value(),
             SortKey::Accuracy => scores.accuracy,
             SortKey::Robustness => scores.robustness,
             SortKey::Latency => scores.latency_ms.map(|ms| -ms),
@@ -105,7 +108,7 @@ impl<'a> Leaderboard<'a> {
     /// Sorts trials of one objective: finished ones by `key`, those without that score behind them, then trials that
     /// did not finish. Equal trials stand in the order of their numbers.
     pub fn new(trials: &'a [Trial], key: SortKey) -> Leaderboard<'a> {
-        Leaderboard::sorted(trials, |trial| key.merit(trial).map(|merit| [merit, 0.0]), None)
+        Leaderboard::sorted(trials, key, |trial| key.merit(trial).map(|merit| [merit, 0.0]), None)
     }
 
     /// As [`Leaderboard::new`], and with several objectives the front of each trial is shown and sorted by.
@@ -113,27 +116,31 @@ impl<'a> Leaderboard<'a> {
         if !objective.is_pareto() {
             return Leaderboard::new(trials, key);
         }
-        let fronts = fronts(trials, objective);
+        let fronts = fronts_reached(trials, objective);
         let merit = |trial: &Trial| match key {
             SortKey::Objective => {
-                let first = objective.merits(&trial.scores).ok()?[0];
+                let first = objective.merits(trial.best_scores()).ok()?[0];
                 Some([-(*fronts.get(&trial.number)? as f64), first])
             }
             _ => key.merit(trial).map(|merit| [merit, 0.0]),
         };
-        Leaderboard::sorted(trials, merit, Some(fronts.clone()))
+        Leaderboard::sorted(trials, key, merit, Some(fronts.clone()))
     }
 
     fn sorted(
         trials: &'a [Trial],
+        key: SortKey,
         merit: impl Fn(&Trial) -> Option<[f64; 2]>,
         fronts: Option<BTreeMap<u64, u64>>,
     ) -> Leaderboard<'a> {
         let (mut finished, others): (Vec<&Trial>, Vec<&Trial>) =
             trials.iter().partition(|trial| trial.state == TrialState::Finished);
+        // Values of other fidelities cannot be compared.
+        let level = |trial: &Trial| (key == SortKey::Objective).then(|| trial.fidelity());
         finished.sort_by(|a, b| match (merit(a), merit(b)) {
             (Some(x), Some(y)) => {
-                y[0].total_cmp(&x[0]).then(y[1].total_cmp(&x[1])).then(a.number.cmp(&b.number))
+                let by_merit = y[0].total_cmp(&x[0]).then(y[1].total_cmp(&x[1]));
+                level(b).cmp(&level(a)).then(by_merit).then(a.number.cmp(&b.number))
             }
             (x, y) => y.is_some().cmp(&x.is_some()).then(a.number.cmp(&b.number)),
         });
@@ -164,32 +171,25 @@ impl<'a> Leaderboard<'a> {
 
     /// The first `top` ranks as an aligned table of text, and a line that counts the trials.
     pub fn table(&self, top: usize) -> String {
-        let header = [
-            "rank",
-            "trial",
-            if self.fronts.is_some() { "front" } else { "objective" },
-            "accuracy",
-            "robustness",
-            "latency",
-            "params",
-            "MACs",
-            "hash",
-            "network",
-        ];
-        let mut rows = vec![header.map(String::from)];
+        let is_refined = self.trials.iter().any(|trial| !trial.refined.is_empty());
+        let mut header = vec!["rank", "trial"];
+        header.extend(is_refined.then_some("weights"));
+        header.push(if self.fronts.is_some() { "front" } else { "objective" });
+        header.extend(["accuracy", "robustness", "latency", "params", "MACs", "hash", "network"]);
+        let mut rows: Vec<Vec<String>> = vec![header.into_iter().map(String::from).collect()];
         for (i, trial) in self.ranked().iter().take(top).enumerate() {
-            let scores = &trial.scores;
+            let scores = trial.best_scores();
             let accuracy = match (scores.accuracy, scores.accuracy_se) {
                 (Some(share), Some(se)) => format!("{:.2} ± {:.2} %", 100.0 * share, 100.0 * se),
                 (share, _) => or_dash(share.map(percent)),
             };
-            rows.push([
-                (i + 1).to_string(),
-                trial.number.to_string(),
-                or_dash(match &self.fronts {
-                    Some(fronts) => fronts.get(&trial.number).map(u64::to_string),
-                    None => trial.value.map(|value| format!("{value:.4}")),
-                }),
+            let mut row = vec![(i + 1).to_string(), trial.number.to_string()];
+            row.extend(is_refined.then(|| trial.fidelity().to_string()));
+            row.push(or_dash(match &self.fronts {
+                Some(fronts) => fronts.get(&trial.number).map(u64::to_string),
+                None => trial.best_value().map(|value| format!("{value:.4}")),
+            }));
+            row.extend([
                 accuracy,
                 or_dash(scores.robustness.map(percent)),
                 or_dash(scores.latency_ms.map(|ms| format!("{ms:.2} ms"))),
@@ -198,6 +198,7 @@ impl<'a> Leaderboard<'a> {
                 trial.hash.chars().take(8).collect(),
                 network(trial),
             ]);
+            rows.push(row);
         }
         let mut text = if self.ranked > 0 { aligned(&rows, 2) } else { String::new() };
         let count = |state: TrialState| self.trials.iter().filter(|trial| trial.state == state).count();

@@ -2,6 +2,7 @@
 
 use super::canvas::{Axis, BLUE, Canvas, Drawn, Figure, GREY, Mark, ORANGE, RED_STAR, opacity};
 use super::measure::Measure;
+use crate::score::Fidelity;
 use crate::search::{self, Metric, Objective};
 use crate::study::{Trial, TrialState};
 use plotters::prelude::{Color, DrawingBackend};
@@ -19,6 +20,17 @@ pub fn fronts(trials: &[Trial], objective: &Objective) -> BTreeMap<u64, u64> {
     let slices: Vec<&[f64]> = merits.iter().map(|(_, merits)| merits.as_slice()).collect();
     let numbers = merits.iter().map(|(number, _)| *number);
     numbers.zip(search::fronts(&slices).into_iter().map(|front| front as u64 + 1)).collect()
+}
+
+/// As [`fronts`], by the scores at the highest fidelity that each trial reached, and among the trials that reached the
+/// same.
+pub(super) fn fronts_reached(trials: &[Trial], objective: &Objective) -> BTreeMap<u64, u64> {
+    let mut groups: BTreeMap<Fidelity, Vec<Trial>> = BTreeMap::new();
+    for trial in trials {
+        let scores = trial.best_scores().clone();
+        groups.entry(trial.fidelity()).or_default().push(Trial { scores, ..trial.clone() });
+    }
+    groups.values().flat_map(|group| fronts(group, objective)).collect()
 }
 
 /// The trials whose accuracy no trial with at most their latency reaches.

@@ -54,18 +54,15 @@ pub fn write_results(
     Ok(results)
 }
 
+/// Plots show scores with predicted weights, the one fidelity that all trials have; the winner is the study's.
+///
 /// Writes `accuracy-latency`, `best-so-far` and `clean-noisy`, each as PNG and SVG, into `folder`. With several
 /// objectives, `hypervolume` takes the place of `best-so-far`, and there is a plot of each two of them.
 ///
 /// # Errors
 /// A file cannot be written; earlier ones stay whole.
 pub fn write_plots(trials: &[Trial], objective: &Objective, folder: &Path) -> Result<Plots> {
-    let winner = trials
-        .iter()
-        .filter(|trial| trial.state == TrialState::Finished)
-        .filter_map(|trial| Some((trial, trial.value?)))
-        .max_by(|(a, x), (b, y)| x.total_cmp(y).then(b.number.cmp(&a.number)))
-        .map(|(trial, _)| trial);
+    let winner = Trial::best_of(trials);
     let mut plots = Plots::default();
     let mut add = |name: &str, files: Option<Result<Vec<PathBuf>>>, reason: &str| {
         match files {

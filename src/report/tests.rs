@@ -18,6 +18,9 @@ fn trial(number: u64, value: Option<f64>, scores: Scores) -> Trial {
         finished_ms: Some(1_767_225_601_123),
         wall_s: Some(0.25),
         elapsed_s: Some(1.5),
+        answers: None,
+        dropped_by: None,
+        refined: Vec::new(),
     }
 }
 

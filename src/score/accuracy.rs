@@ -71,11 +71,30 @@ pub(super) fn classify(
     batch: usize,
     mut visit: impl FnMut(usize, usize),
 ) -> Result<Accuracy> {
+    classify_until(executor, params, images, batch, |rows| {
+        rows.iter().for_each(|&(label, predicted)| visit(label, predicted));
+        false
+    })
+}
+
+/// As [`accuracy`]; calls `stop` with the labels and predicted classes of every batch, and ends where it says so.
+pub(super) fn classify_until(
+    executor: &mut dyn Executor<f32>,
+    params: &[f32],
+    images: &PreparedImages,
+    batch: usize,
+    mut stop: impl FnMut(&[(usize, usize)]) -> bool,
+) -> Result<Accuracy> {
     let classes = images.classes();
     let mut tally = Tally::default();
+    let mut rows = Vec::with_capacity(batch.min(images.len()));
     for (pixels, labels) in images.batches(batch) {
         let logits = executor.logits(params, pixels, Mode::Evaluate)?;
-        tally.add(&logits, labels, classes, &mut visit)?;
+        rows.clear();
+        tally.add(&logits, labels, classes, |label, predicted| rows.push((label, predicted)))?;
+        if stop(&rows) {
+            break;
+        }
     }
     Ok(tally.accuracy())
 }

@@ -4,6 +4,7 @@
 //! [`accuracy`](super::accuracy) gives, with the rounding of the device and of its precision.
 
 use super::accuracy::{Accuracy, Tally};
+use super::race::{Bar, Looks, Raced};
 use crate::execute::{CandleExecutor, Mode, Precision};
 use crate::images::PreparedImages;
 use crate::{Error, Result};
@@ -81,8 +82,35 @@ impl ResidentImages {
     /// # Errors
     /// [`Error::NonFinite`] if a logit is not a finite number, and those of [`ResidentImages::logits`].
     pub fn accuracy(&self, executor: &CandleExecutor, params: &Tensor) -> Result<Accuracy> {
+        self.accuracy_of(&self.logits(executor, params)?)
+    }
+
+    /// As [`ResidentImages::accuracy`], of logits that are there.
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`] if a logit is not a finite number.
+    pub fn accuracy_of(&self, logits: &[f32]) -> Result<Accuracy> {
         let mut tally = Tally::default();
-        tally.add(&self.logits(executor, params)?, &self.labels, self.classes, |_, _| {})?;
+        tally.add(logits, &self.labels, self.classes, |_, _| {})?;
         Ok(tally.accuracy())
+    }
+
+    /// As [`race`](super::race) in batches of `batch`, of logits that are there: the same images count.
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`] if a logit is not a finite number.
+    pub fn race(&self, logits: &[f32], batch: usize, bar: Option<&Bar>) -> Result<Raced> {
+        let batch = batch.clamp(1, self.labels.len());
+        let mut looks = Looks::new(self.labels.len(), batch, bar);
+        let mut tally = Tally::default();
+        let mut rows = Vec::with_capacity(batch);
+        for (logits, labels) in logits.chunks(batch * self.classes).zip(self.labels.chunks(batch)) {
+            rows.clear();
+            tally.add(logits, labels, self.classes, |label, predicted| rows.push((label, predicted)))?;
+            if looks.see(&rows) {
+                break;
+            }
+        }
+        Ok(looks.raced(tally.accuracy()))
     }
 }

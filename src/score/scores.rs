@@ -66,6 +66,21 @@ impl Scores {
         scalar.or_else(|| self.noise.iter().any(noisy).then_some("noise"))
     }
 
+    /// The same scores, and those of `other` where there are none: costs and times that do not depend on weights.
+    pub fn or(self, other: &Scores) -> Scores {
+        Scores {
+            latency_ms: self.latency_ms.or(other.latency_ms),
+            latency_p95_ms: self.latency_p95_ms.or(other.latency_p95_ms),
+            latency_batch: self.latency_batch.or(other.latency_batch),
+            latency_threads: self.latency_threads.or(other.latency_threads),
+            params: self.params.or(other.params),
+            macs: self.macs.or(other.macs),
+            peak_activations: self.peak_activations.or(other.peak_activations),
+            predict_ms: self.predict_ms.or(other.predict_ms),
+            ..self
+        }
+    }
+
     /// The same scores without those that are NaN or infinite, which files cannot hold.
     pub fn finite(mut self) -> Scores {
         for value in [

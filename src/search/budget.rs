@@ -69,6 +69,8 @@ pub enum StopReason {
     LimitsTooTight,
     /// Every one of many candidates in a row failed.
     Failing,
+    /// Every stage after the search for candidates is done.
+    Refined,
     /// The user asked to stop.
     Interrupted,
 }
@@ -84,6 +86,7 @@ impl std::fmt::Display for StopReason {
             }
             StopReason::LimitsTooTight => "the limits are too tight: too many candidates in a row broke them",
             StopReason::Failing => "too many candidates in a row failed",
+            StopReason::Refined => "all stages are done",
             StopReason::Interrupted => "interrupted",
         })
     }

@@ -1,6 +1,7 @@
 //! The ask/tell interface of strategies, and how each trial's randomness derives from the study's seed.
 
 use super::{LocalSearch, Nsga2, Random, RegularisedEvolution};
+use crate::score::Fidelity;
 use crate::space::{CellArchitecture, Space, arch_hash};
 use crate::{Error, Result};
 use rand::{Rng, SeedableRng};
@@ -83,6 +84,12 @@ pub trait Strategy: Send {
 
     /// Takes in an outcome.
     fn tell(&mut self, outcome: Outcome<'_>);
+
+    /// Takes in what a trial that it was told of scored at a higher fidelity. The order of such outcomes among the
+    /// others depends on the settings alone.
+    fn tell_refined(&mut self, outcome: Outcome<'_>, fidelity: Fidelity) {
+        let _ = (outcome, fidelity);
+    }
 }
 
 /// A strategy by name, with its settings.

@@ -6,6 +6,7 @@
 mod architecture;
 mod canonical;
 mod definition;
+mod distinct;
 mod document;
 mod genotype;
 mod hash;

@@ -5,16 +5,20 @@
 //! change only the time. Latencies are measured, so under an objective that holds one the trials depend on the
 //! machine's times too; a resumed search goes on from the recorded ones. A candidate is recorded before it is evaluated and its outcome as soon as it is known.
 
-use super::{Event, SettingsDigest, Study, TrialState, now_ms};
-use crate::score::Scores;
+mod rungs;
+
+use super::{Event, KeptWeights, SettingsDigest, Study, TrialState, now_ms};
+use crate::score::{Bar, Fidelity, Scores};
 use crate::search::{
-    Budget, Evaluator, Front, Limits, Objective, Outcome, Proposals, StopReason, Strategy, proposal_rng,
-    trial_seed,
+    Budget, Evaluator, Front, Ladder, Limits, Measured, Objective, Outcome, Proposals, Refine, StopReason,
+    Strategy, proposal_rng, trial_seed,
 };
 use crate::space::CellArchitecture;
 use crate::{Error, Result};
+use rungs::{Rung, races};
 use std::collections::{BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError, mpsc};
 use std::time::Instant;
@@ -36,6 +40,10 @@ pub struct Plan<'a> {
     pub objective: &'a Objective,
     /// What candidates must keep.
     pub limits: Limits,
+    /// The stages over fidelities; none is a search with predicted weights alone.
+    pub ladder: Option<&'a Ladder>,
+    /// Where the trained weights of finalists are kept.
+    pub weights: Option<&'a KeptWeights>,
     /// Architectures that are the first trials, in this order; of equivalent ones the first.
     pub warm_start: &'a [CellArchitecture],
     /// When it ends.
@@ -52,17 +60,14 @@ pub struct Plan<'a> {
     pub interrupted: &'a AtomicBool,
 }
 
-struct Job {
-    trial: u64,
-    arch: CellArchitecture,
-    cost: Scores,
+enum Job {
+    Score { trial: u64, arch: CellArchitecture, cost: Scores, bar: Option<Bar> },
+    Refine { trial: u64, arch: CellArchitecture, fidelity: Fidelity, keep: Option<PathBuf> },
 }
 
-struct Done {
-    trial: u64,
-    wall_s: f64,
-    cost: Scores,
-    result: Result<Scores>,
+enum Done {
+    Score { trial: u64, wall_s: f64, cost: Scores, result: Result<Measured> },
+    Refine { trial: u64, wall_s: f64, fidelity: Fidelity, result: Result<Scores> },
 }
 
 /// Runs or continues a search until its budget is spent or it is interrupted, and records why it ended.
@@ -123,19 +128,40 @@ pub fn run(
 fn work(plan: &Plan<'_>, jobs: &Mutex<mpsc::Receiver<Job>>, done: &mpsc::Sender<Done>) {
     loop {
         let next = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(Job { trial, arch, cost }) = next else { return };
+        let Ok(job) = next else { return };
         let began = Instant::now();
-        let seed = trial_seed(plan.seed, trial);
-        let result =
-            catch_unwind(AssertUnwindSafe(|| plan.evaluator.evaluate(&arch, seed))).unwrap_or_else(|panic| {
-                let text = panic.downcast_ref::<String>().map(String::as_str);
-                let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
-                Err(Error::Config(format!("the evaluation panicked: {text}")))
-            });
-        if done.send(Done { trial, wall_s: began.elapsed().as_secs_f64(), cost, result }).is_err() {
+        let wall_s = || began.elapsed().as_secs_f64();
+        let outcome = match job {
+            Job::Score { trial, arch, cost, bar } => {
+                let (seed, evaluator) = (trial_seed(plan.seed, trial), plan.evaluator);
+                let result = caught(|| match plan.ladder {
+                    Some(_) if races(plan.objective, &plan.limits) => {
+                        evaluator.race(&arch, seed, bar.as_ref())
+                    }
+                    _ => Ok(Measured { scores: evaluator.evaluate(&arch, seed)?, ..Measured::default() }),
+                });
+                Done::Score { trial, wall_s: wall_s(), cost, result }
+            }
+            Job::Refine { trial, arch, fidelity, keep } => {
+                let (keep, stop) = (keep.as_deref(), plan.interrupted);
+                let task = Refine { arch: &arch, fidelity, keep, stop };
+                let result = caught(|| plan.evaluator.refine(&task));
+                Done::Refine { trial, wall_s: wall_s(), fidelity, result }
+            }
+        };
+        if done.send(outcome).is_err() {
             return;
         }
     }
+}
+
+/// What `evaluation` gives; a panic is an error with its message.
+fn caught<T>(evaluation: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(evaluation)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+        Err(Error::Config(format!("the evaluation panicked: {text}")))
+    })
 }
 
 struct Driver<'d> {
@@ -153,6 +179,14 @@ struct Driver<'d> {
     front: Front,
     no_better: u64,
     warm_start: Vec<(String, &'d CellArchitecture)>,
+    /// The stage of the ladder; none before the first has begun.
+    stage: Option<usize>,
+    /// The stage's candidates, if it trains.
+    rung: Option<Rung>,
+    /// Stages whose outcomes the strategy knows.
+    told_stages: usize,
+    /// Candidates at work.
+    in_flight: usize,
     began: Instant,
     elapsed_before: f64,
 }
@@ -174,7 +208,7 @@ impl<'d> Driver<'d> {
         let running = |trial: &&super::Trial| trial.state == TrialState::Running;
         let mut given = BTreeSet::new();
         let warm_start = plan.warm_start.iter().map(|arch| (plan.space.hash(arch), arch));
-        Driver {
+        let mut driver = Driver {
             known: study.trials().iter().map(|trial| trial.hash.clone()).collect(),
             unfinished: study.trials().iter().filter(running).map(|trial| trial.number).collect(),
             told: 0,
@@ -182,13 +216,19 @@ impl<'d> Driver<'d> {
             front: Front::default(),
             no_better: 0,
             warm_start: warm_start.filter(|(hash, _)| given.insert(hash.clone())).collect(),
+            stage: None,
+            rung: None,
+            told_stages: 0,
+            in_flight: 0,
             began: Instant::now(),
             elapsed_before: study.elapsed_s(),
             plan,
             strategy,
             study,
             watch,
-        }
+        };
+        driver.go_on();
+        driver
     }
 
     fn elapsed_s(&self) -> f64 {
@@ -201,26 +241,30 @@ impl<'d> Driver<'d> {
         jobs: &mpsc::Sender<Job>,
         results: &mpsc::Receiver<Done>,
     ) -> Result<StopReason> {
-        let mut in_flight = 0;
         let mut stop = None;
         loop {
-            while stop.is_none() && in_flight < workers {
+            while stop.is_none() && self.in_flight < workers {
                 match self.next()? {
                     Step::Dispatch(job) => {
                         jobs.send(*job).map_err(|_| Error::Config("all workers have ended".into()))?;
-                        in_flight += 1;
+                        self.in_flight += 1;
                     }
                     Step::Wait => break,
                     Step::Stop(reason) => stop = Some(reason),
                 }
             }
-            if in_flight == 0 {
+            if self.in_flight == 0 {
                 return stop
                     .ok_or_else(|| Error::Config("the search waits for a trial that nobody runs".into()));
             }
             let done = results.recv().map_err(|_| Error::Config("all workers have ended".into()))?;
-            in_flight -= 1;
-            self.conclude(done)?;
+            self.in_flight -= 1;
+            match done {
+                Done::Score { trial, wall_s, cost, result } => self.conclude(trial, wall_s, cost, result)?,
+                Done::Refine { trial, wall_s, fidelity, result } => {
+                    self.conclude_refined(trial, fidelity, wall_s, result)?;
+                }
+            }
         }
     }
 
@@ -237,7 +281,49 @@ impl<'d> Driver<'d> {
                     None => continue,
                 }
             }
-            if let Some(reason) = self.plan.budget.spent(self.study.evaluated(), self.elapsed_s()) {
+            let Some(ladder) = self.plan.ladder else { return self.next_candidate() };
+            let Some(stage) = self.stage else {
+                self.begin(ladder, 0)?;
+                continue;
+            };
+            if self.rung.is_some() {
+                match self.climb(ladder)? {
+                    Some(step) => return Ok(step),
+                    None => continue,
+                }
+            }
+            match self.next_candidate()? {
+                Step::Stop(reason @ (StopReason::Interrupted | StopReason::Failing)) => {
+                    return Ok(Step::Stop(reason));
+                }
+                Step::Stop(_) if self.in_flight > 0 => return Ok(Step::Wait),
+                Step::Stop(_) => {
+                    if let Some(reason) = self.begin(ladder, stage + 1)? {
+                        return Ok(Step::Stop(reason));
+                    }
+                }
+                step => return Ok(step),
+            }
+        }
+    }
+
+    /// Whether the search for candidates has spent its budget, or its share of it.
+    fn spent(&self) -> Option<StopReason> {
+        let mut budget = self.plan.budget;
+        if let Some((ladder, stage)) = self.plan.ladder.zip(self.stage) {
+            budget.trials = budget.trials.map(|trials| ladder.trials(stage, trials));
+            budget.seconds = budget.seconds.map(|seconds| seconds * ladder.end(stage));
+        }
+        budget.spent(self.study.evaluated(), self.elapsed_s())
+    }
+
+    /// The next candidate that the strategy proposes.
+    fn next_candidate(&mut self) -> Result<Step> {
+        loop {
+            if self.plan.interrupted.load(Ordering::Relaxed) {
+                return Ok(Step::Stop(StopReason::Interrupted));
+            }
+            if let Some(reason) = self.spent() {
                 return Ok(Step::Stop(reason));
             }
             let number = self.study.trials().len() as u64;
@@ -269,7 +355,11 @@ impl<'d> Driver<'d> {
 
     /// Tells the strategy the trials below `end`; false if one of them has no outcome yet.
     fn tell_up_to(&mut self, end: u64) -> Result<bool> {
-        while self.told < end {
+        loop {
+            self.tell_stages()?;
+            if self.told >= end {
+                return Ok(true);
+            }
             let trial = &self.study.trials()[self.told as usize];
             if trial.state == TrialState::Running {
                 return Ok(false);
@@ -294,7 +384,6 @@ impl<'d> Driver<'d> {
             self.strategy.tell(Outcome { trial: trial.number, arch: &trial.arch, merits, chosen_after });
             self.told += 1;
         }
-        Ok(true)
     }
 
     fn rejected_in_a_row(&self) -> u64 {
@@ -330,7 +419,8 @@ impl<'d> Driver<'d> {
         match breach {
             None => {
                 self.study.record(&[started])?;
-                Ok(Some(Job { trial, arch, cost }))
+                let bar = self.bar(trial);
+                Ok(Some(Job::Score { trial, arch, cost, bar }))
             }
             Some(reason) => {
                 let (time_ms, elapsed_s) = (now_ms(), self.elapsed_s());
@@ -343,8 +433,7 @@ impl<'d> Driver<'d> {
         }
     }
 
-    fn conclude(&mut self, done: Done) -> Result<()> {
-        let Done { trial, wall_s, cost, result } = done;
+    fn conclude(&mut self, trial: u64, wall_s: f64, cost: Scores, result: Result<Measured>) -> Result<()> {
         let (time_ms, elapsed_s) = (now_ms(), self.elapsed_s());
         let failed = |reason: String, scores: Scores| Event::Failed {
             trial,
@@ -369,13 +458,8 @@ impl<'d> Driver<'d> {
                 scores: cost.finite(),
             },
             Err(error) => failed(error.to_string(), cost),
-            Ok(scores) => {
-                let scores = Scores {
-                    params: scores.params.or(cost.params),
-                    macs: scores.macs.or(cost.macs),
-                    peak_activations: scores.peak_activations.or(cost.peak_activations),
-                    ..scores
-                };
+            Ok(Measured { scores, answers, dropped_by }) => {
+                let scores = scores.or(&cost);
                 if let Some(name) = scores.first_non_finite() {
                     failed(format!("the score {name} is not a finite number"), scores)
                 } else if let Some(reason) = self.plan.limits.breach_of_latency(&scores) {
@@ -384,7 +468,16 @@ impl<'d> Driver<'d> {
                     match self.plan.objective.merits(&scores) {
                         Ok(merits) => {
                             let value = (!self.plan.objective.is_pareto()).then(|| merits[0]);
-                            Event::Finished { trial, time_ms, wall_s, elapsed_s, value, scores }
+                            Event::Finished {
+                                trial,
+                                time_ms,
+                                wall_s,
+                                elapsed_s,
+                                value,
+                                scores,
+                                answers,
+                                dropped_by,
+                            }
                         }
                         Err(error) => failed(error.to_string(), scores),
                     }

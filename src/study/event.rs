@@ -1,7 +1,7 @@
 //! What can happen in a study, as it is written to storage.
 
 use super::SettingsDigest;
-use crate::score::Scores;
+use crate::score::{Answers, Fidelity, Scores};
 use crate::search::{Budget, StopReason};
 use crate::space::CellArchitecture;
 use serde::{Deserialize, Serialize};
@@ -51,6 +51,13 @@ pub enum Event {
         value: Option<f64>,
         /// All scores.
         scores: Scores,
+        /// Which images were classified correctly; in studies that race, for a candidate that saw all of them.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        answers: Option<Answers>,
+        /// The trial that the candidate could not reach, if it was dropped before the last image; its accuracy is
+        /// then an estimate.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        dropped_by: Option<u64>,
     },
     /// The evaluation of a candidate went wrong.
     Failed {
@@ -80,6 +87,40 @@ pub enum Event {
         /// The limit that was broken.
         reason: String,
         /// The scores that were known.
+        scores: Scores,
+    },
+    /// A stage of a study with several fidelities began.
+    Staged {
+        /// Number of the stage, from 0.
+        stage: usize,
+        /// When.
+        time_ms: u64,
+        /// Search time so far, s.
+        elapsed_s: f64,
+        /// How candidates are scored.
+        fidelity: Fidelity,
+        /// The trials that it scores anew, best first; none at `predicted`, where candidates are proposed.
+        trials: Vec<u64>,
+    },
+    /// A finished trial was scored at a higher fidelity, or could not be.
+    Refined {
+        /// Number of the trial.
+        trial: u64,
+        /// When.
+        time_ms: u64,
+        /// Seconds that it took.
+        wall_s: f64,
+        /// Search time so far, s.
+        elapsed_s: f64,
+        /// With which weights.
+        fidelity: Fidelity,
+        /// Objective value, higher is better; absent where there are several objectives or it went wrong.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        value: Option<f64>,
+        /// What went wrong.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+        /// All scores.
         scores: Scores,
     },
     /// The search ended in order.

@@ -13,8 +13,10 @@ mod event;
 mod folder;
 mod journal;
 mod settings;
+mod stages;
 mod storage;
 mod trial;
+mod weights;
 
 pub use clock::{now_ms, utc};
 pub use driver::{Plan, run};
@@ -22,8 +24,10 @@ pub use event::Event;
 pub use folder::Folder;
 pub use journal::{Journal, Repair};
 pub use settings::{Machine, SearchSettings, SettingsDigest, StudyRecord};
+pub use stages::finalists;
 pub use storage::{Memory, Storage};
-pub use trial::{Study, Trial, TrialState};
+pub use trial::{Refinement, StageRecord, Study, Trial, TrialState};
+pub use weights::KeptWeights;
 
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,6 @@
 //! What a study was asked to do, as `study.json` holds it.
 
-use crate::search::{Budget, Limits, Objective, StrategySettings};
+use crate::search::{Budget, Ladder, Limits, Objective, StrategySettings};
 use crate::space::CellArchitecture;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -31,6 +31,9 @@ pub struct SearchSettings {
     /// Architectures that are the first trials.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warm_start: Vec<CellArchitecture>,
+    /// The stages of a search with several fidelities.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ladder: Option<Ladder>,
 }
 
 /// Digests of settings by their names, so that a later change is noticed and can be named: the first 8 bytes of
@@ -160,8 +163,8 @@ pub struct StudyRecord {
 
 impl StudyRecord {
     /// Version of the format that this program writes. It also reads version 1, which knew neither several
-    /// objectives nor a warm start.
-    pub const VERSION: u32 = 2;
+    /// objectives nor a warm start, and version 2, which knew one fidelity.
+    pub const VERSION: u32 = 3;
 
     /// The record of a study that begins now, here.
     pub fn new(settings: SearchSettings, budget: Budget) -> StudyRecord {

@@ -1,7 +1,7 @@
 //! Trials, and a study as the list of them.
 
 use super::{Event, SettingsDigest, Storage};
-use crate::score::Scores;
+use crate::score::{Answers, Fidelity, Scores};
 use crate::search::StopReason;
 use crate::space::CellArchitecture;
 use crate::{Error, Result};
@@ -56,21 +56,87 @@ pub struct Trial {
     pub wall_s: Option<f64>,
     /// Search time of the study when the outcome was known, s.
     pub elapsed_s: Option<f64>,
+    /// Which images were classified correctly, in studies that race.
+    pub answers: Option<Answers>,
+    /// The trial that it could not reach, if it was dropped before the last image; its accuracy is an estimate.
+    pub dropped_by: Option<u64>,
+    /// Scores at higher fidelities, in the order in which they came. `value` and `scores` above are those with
+    /// predicted weights.
+    pub refined: Vec<Refinement>,
+}
+
+/// What a trial scored at a higher fidelity than `predicted`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Refinement {
+    /// With which weights.
+    pub fidelity: Fidelity,
+    /// Objective value, higher is better; absent where there are several objectives or it went wrong.
+    pub value: Option<f64>,
+    /// What went wrong.
+    pub reason: Option<String>,
+    /// All scores.
+    pub scores: Scores,
+    /// When it was known, ms since 1970 UTC.
+    pub finished_ms: u64,
+    /// Seconds that it took.
+    pub wall_s: f64,
+    /// Search time of the study when it was known, s.
+    pub elapsed_s: f64,
 }
 
 impl Trial {
+    /// The refinement at `fidelity` that has scores.
+    pub fn refinement(&self, fidelity: Fidelity) -> Option<&Refinement> {
+        self.refined.iter().find(|refined| refined.fidelity == fidelity && refined.reason.is_none())
+    }
+
+    fn highest(&self) -> Option<&Refinement> {
+        self.refined.iter().filter(|refined| refined.reason.is_none()).max_by_key(|refined| refined.fidelity)
+    }
+
+    /// The highest fidelity that it has scores at.
+    pub fn fidelity(&self) -> Fidelity {
+        self.highest().map_or(Fidelity::Predicted, |refined| refined.fidelity)
+    }
+
+    /// The scores at the highest fidelity.
+    pub fn best_scores(&self) -> &Scores {
+        self.highest().map_or(&self.scores, |refined| &refined.scores)
+    }
+
+    /// The objective value at the highest fidelity.
+    pub fn best_value(&self) -> Option<f64> {
+        self.highest().map_or(self.value, |refined| refined.value)
+    }
+
+    /// The scores of a finished trial at `fidelity`, if it was scored there.
+    pub fn scores_at(&self, fidelity: Fidelity) -> Option<&Scores> {
+        match fidelity {
+            Fidelity::Predicted => (self.state == TrialState::Finished).then_some(&self.scores),
+            fidelity => self.refinement(fidelity).map(|refined| &refined.scores),
+        }
+    }
+
+    /// The objective value at `fidelity`, if there is one.
+    pub fn value_at(&self, fidelity: Fidelity) -> Option<f64> {
+        match fidelity {
+            Fidelity::Predicted => self.value,
+            fidelity => self.refinement(fidelity).and_then(|refined| refined.value),
+        }
+    }
+
     /// Whether it counts against a budget of trials: all do but those rejected before any compute.
     pub fn is_evaluated(&self) -> bool {
         !(self.state == TrialState::Rejected && self.wall_s.is_none())
     }
 
-    /// The finished trial with the highest value; among equals the first.
+    /// The finished trial with the highest value among those of the highest fidelity; among equals the first.
     pub fn best_of(trials: &[Trial]) -> Option<&Trial> {
         trials
             .iter()
-            .filter_map(|trial| Some((trial, trial.value?)))
-            .max_by(|(a, x), (b, y)| x.total_cmp(y).then(b.number.cmp(&a.number)))
-            .map(|(trial, _)| trial)
+            .filter_map(|trial| Some((trial, trial.fidelity(), trial.best_value()?)))
+            .max_by(|(a, f, x), (b, g, y)| f.cmp(g).then(x.total_cmp(y)).then(b.number.cmp(&a.number)))
+            .map(|(trial, _, _)| trial)
     }
 }
 
@@ -87,6 +153,23 @@ struct History {
     elapsed_s: f64,
     stopped: Option<StopReason>,
     settings: SettingsDigest,
+    /// All stages that began.
+    stages: Vec<StageRecord>,
+    /// Whether the last of them is still going on, or was when a session died or was interrupted.
+    is_staged: bool,
+}
+
+/// A stage that began, as [`Event::Staged`] tells.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StageRecord {
+    /// Its number in the ladder.
+    pub stage: usize,
+    /// How candidates are scored.
+    pub fidelity: Fidelity,
+    /// The trials that it scores anew, best first.
+    pub trials: Vec<u64>,
+    /// How many trials there were when it began.
+    pub after: u64,
 }
 
 impl Study {
@@ -125,6 +208,16 @@ impl Study {
     /// The settings that the search was first run with, as far as they were recorded.
     pub fn settings(&self) -> &SettingsDigest {
         &self.history.settings
+    }
+
+    /// The stages that began, oldest first; none in a study of one fidelity.
+    pub fn stages(&self) -> &[StageRecord] {
+        &self.history.stages
+    }
+
+    /// The stage that goes on, or that an interrupted or dead session left.
+    pub fn stage(&self) -> Option<&StageRecord> {
+        self.stages().last().filter(|_| self.history.is_staged)
     }
 
     /// Trials that count against a budget.
@@ -184,6 +277,39 @@ impl History {
             Event::Stopped { elapsed_s, reason, .. } => {
                 self.elapsed_s = *elapsed_s;
                 self.stopped = Some(*reason);
+                // What was interrupted goes on where it was; what ended begins with the first stage.
+                self.is_staged &= matches!(reason, StopReason::Interrupted);
+            }
+            Event::Staged { stage, fidelity, trials, elapsed_s, .. } => {
+                if let Some(number) = trials.iter().find(|&&number| number >= self.trials.len() as u64) {
+                    return Err(format!("stage {stage} takes trial {number}, which was never started"));
+                }
+                let after = self.trials.len() as u64;
+                let trials = trials.clone();
+                self.stages.push(StageRecord { stage: *stage, fidelity: *fidelity, trials, after });
+                self.is_staged = true;
+                self.elapsed_s = self.elapsed_s.max(*elapsed_s);
+            }
+            Event::Refined { trial, time_ms, wall_s, elapsed_s, fidelity, value, reason, scores } => {
+                let Some(of) = self.trials.get_mut(*trial as usize) else {
+                    return Err(format!("trial {trial} is refined but was never started"));
+                };
+                if of.state != TrialState::Finished {
+                    return Err(format!("trial {trial} is refined, but it is {}", of.state.name()));
+                }
+                if of.refined.iter().any(|refined| refined.fidelity == *fidelity) {
+                    return Err(format!("trial {trial} has two outcomes at {fidelity}"));
+                }
+                of.refined.push(Refinement {
+                    fidelity: *fidelity,
+                    value: *value,
+                    reason: reason.clone(),
+                    scores: scores.clone(),
+                    finished_ms: *time_ms,
+                    wall_s: *wall_s,
+                    elapsed_s: *elapsed_s,
+                });
+                self.elapsed_s = self.elapsed_s.max(*elapsed_s);
             }
             Event::Started { trial, time_ms, hash, arch } => {
                 let known = self.trials.len() as u64;
@@ -208,12 +334,18 @@ impl History {
                         finished_ms: None,
                         wall_s: None,
                         elapsed_s: None,
+                        answers: None,
+                        dropped_by: None,
+                        refined: Vec::new(),
                     });
                 }
             }
-            Event::Finished { trial, time_ms, wall_s, elapsed_s, value, scores } => {
+            Event::Finished { trial, time_ms, wall_s, elapsed_s, value, scores, answers, dropped_by } => {
                 let state = TrialState::Finished;
                 self.conclude(*trial, state, *time_ms, Some(*wall_s), *elapsed_s, Ok(*value), scores)?;
+                let trial = &mut self.trials[*trial as usize];
+                trial.answers.clone_from(answers);
+                trial.dropped_by = *dropped_by;
             }
             Event::Failed { trial, time_ms, wall_s, elapsed_s, reason, scores } => {
                 let state = TrialState::Failed;

@@ -6,8 +6,12 @@
 
 use crate::ghn::Ghn;
 use crate::{Error, Result};
-use candle_core::{DType, Tensor, Var};
+use candle_core::{CpuStorage, DType, Storage, Tensor, Var};
+use rayon::prelude::*;
 use std::collections::BTreeMap;
+
+/// Elements that a worker takes at least.
+const PART: usize = 16 * 1024;
 
 /// Averages by variable name.
 pub(super) struct Average {
@@ -29,10 +33,19 @@ impl Average {
     /// Takes in the weights after `steps` steps.
     pub(super) fn update(&mut self, steps: u64, vars: &[(String, Var)]) -> Result<()> {
         let keep = self.decay.min((1.0 + steps as f64) / (10.0 + steps as f64)) as f32;
+        let follow = |average: &mut Vec<f32>, weights: &[f32]| {
+            average.par_iter_mut().zip(weights).with_min_len(PART).for_each(|(average, weight)| {
+                *average += (1.0 - keep) * (weight - *average);
+            });
+        };
         for (name, var) in vars {
             let Some(average) = self.weights.get_mut(name) else { continue };
-            for (average, weight) in average.iter_mut().zip(values(var.as_tensor())?) {
-                *average += (1.0 - keep) * (weight - *average);
+            let (storage, layout) = var.storage_and_layout();
+            match (&*storage, layout.contiguous_offsets()) {
+                (Storage::Cpu(CpuStorage::F32(weights)), Some((start, end))) => {
+                    follow(average, &weights[start..end]);
+                }
+                _ => follow(average, &values(var.as_tensor())?),
             }
         }
         Ok(())

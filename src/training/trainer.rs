@@ -12,12 +12,19 @@ use super::resident::{Resident, images_and_labels, mean_loss};
 use crate::execute::{Executor, Mode, NativeExecutor, Workspace};
 use crate::ghn::Ghn;
 use crate::images::{Augmentation, BatchState, DataSet, PreparedImages, TrainingBatches};
+use crate::network::Network;
 use crate::{Error, Result};
 use candle_core::{Device, Tensor};
 use rand::RngExt;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
+use std::cmp::Reverse;
+
+/// Elements of all activations of a batch from which on a network is large: 256 MiB.
+const LARGE: usize = 64 << 20;
+/// Threads that a large network keeps busy.
+const LARGE_THREADS: usize = 4;
 
 /// What one optimiser step did.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -220,22 +227,37 @@ impl Trainer {
             rest = after;
             work.push((&candidate.network, &params[range.clone()], gradient, seeds.random::<u64>()));
         }
-        // Networks side by side: each is too small to keep all threads busy by itself.
-        let losses = work
-            .into_par_iter()
-            .map(|(network, params, gradient, dropout_seed)| {
-                let mut executor = NativeExecutor::with_workspace(network, labels.len(), &self.workspace)?;
-                let mode = Mode::Train { dropout_seed };
-                let loss = executor.loss_and_gradient(params, images, labels, mode, gradient)?;
-                if let Some(limit) = self.config.clip_network {
-                    clip(gradient, limit);
-                }
-                Ok(f64::from(loss))
-            })
-            .collect::<Result<Vec<f64>>>()?;
+        // The longest come first. Small networks run side by side, for each is too small to keep all threads busy by
+        // itself; of large ones few at a time, for together they would not fit into the caches.
+        let mut work: Vec<_> = work.into_iter().enumerate().collect();
+        work.sort_by_key(|(_, (network, ..))| Reverse(network.cost().macs));
+        let (large, small): (Vec<_>, Vec<_>) =
+            work.into_iter().partition(|(_, (network, ..))| elements(network) * labels.len() > LARGE);
+        let run = |(index, (network, params, gradient, dropout_seed)): (usize, Work<'_>)| {
+            let mut executor = NativeExecutor::with_workspace(network, labels.len(), &self.workspace)?;
+            let mode = Mode::Train { dropout_seed };
+            let loss = executor.loss_and_gradient(params, images, labels, mode, &mut *gradient)?;
+            if let Some(limit) = self.config.clip_network {
+                clip(gradient, limit);
+            }
+            Ok::<_, Error>((index, f64::from(loss)))
+        };
+        let mut losses = Vec::with_capacity(candidates.len());
+        let mut large = large.into_iter();
+        let together = rayon::current_num_threads().div_ceil(LARGE_THREADS);
+        loop {
+            let group: Vec<_> = large.by_ref().take(together).collect();
+            if group.is_empty() {
+                break;
+            }
+            losses.extend(group.into_par_iter().map(run).collect::<Result<Vec<_>>>()?);
+        }
+        losses.extend(small.into_par_iter().with_max_len(1).map(run).collect::<Result<Vec<_>>>()?);
+        losses.sort_unstable_by_key(|&(index, _)| index);
         let networks = candidates.len() as f64;
         gradient.iter_mut().for_each(|g| *g /= networks as f32);
-        attach_gradient(&prediction.params, losses.iter().sum::<f64>() / networks, gradient)
+        let loss = losses.iter().map(|(_, loss)| loss).sum::<f64>() / networks;
+        attach_gradient(&prediction.params, loss, gradient)
     }
 
     /// Accuracies of the held-out architectures on validation images.
@@ -281,6 +303,14 @@ pub(super) fn count_right(logits: &[f32], labels: &[u8]) -> usize {
         best == Some(usize::from(**label)) && row.iter().all(|v| v.is_finite())
     })
     .count()
+}
+
+/// A network of a meta-batch: itself, its parameters, their gradient, the seed of its dropout masks.
+type Work<'a> = (&'a Network, &'a [f32], &'a mut [f32], u64);
+
+/// Elements of all activations of an image.
+fn elements(network: &Network) -> usize {
+    network.ops.iter().map(|op| op.shape.iter().product::<usize>()).sum()
 }
 
 /// Scales `gradient` down to an L2 norm of at most `limit`.

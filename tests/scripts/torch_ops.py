@@ -203,4 +203,5 @@ def main():
     write_safetensors(folder / "torch_ops.safetensors", tensors)
 
 
-main()
+if __name__ == "__main__":
+    main()

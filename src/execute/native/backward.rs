@@ -106,7 +106,11 @@ impl<T: Element> Chunk<'_, '_, T> {
                     _ => norm::normalise_gradient(x, dy, statistics, coefficients, dx, accumulate),
                 }
             }
-            OpKind::Relu => Activation::Relu.gradient(self.value(op), dy, dx, accumulate),
+            OpKind::Relu => {
+                // Both have the sign.
+                let known = if batch.plan.again[op] { input } else { op };
+                Activation::Relu.gradient(self.value(known), dy, dx, accumulate);
+            }
             OpKind::Gelu => Activation::Gelu.gradient(self.value(input), dy, dx, accumulate),
             OpKind::HardSwish => Activation::HardSwish.gradient(self.value(input), dy, dx, accumulate),
             OpKind::MaxPool { kernel, stride, padding } => {
@@ -252,6 +256,10 @@ impl<T: Element> Chunk<'_, '_, T> {
             return;
         }
         let width = convolution.spread.image[1];
+        let clear = !accumulate && convolution.phases.iter().any(|phase| phase.order.is_empty());
+        if clear {
+            dx.fill(T::zero());
+        }
         for phase in &convolution.phases {
             let part = Pick {
                 input_width: width,
@@ -261,9 +269,6 @@ impl<T: Element> Chunk<'_, '_, T> {
                 channels: inputs,
             };
             if phase.order.is_empty() {
-                if !accumulate {
-                    part.clear(dx);
-                }
                 continue;
             }
             let result = &mut result[..phase.view.pixels() * inputs];

@@ -3,7 +3,7 @@
 use super::layer::{Convolution, Layer};
 use super::worker::{Chunk, NormMap};
 use crate::kernels::Element;
-use crate::kernels::activation::{self, Activation};
+use crate::kernels::activation::Activation;
 use crate::kernels::arrangement::{self, Columns, Pick};
 use crate::kernels::attention::Attention;
 use crate::kernels::convolution::{Product, View};
@@ -229,9 +229,7 @@ impl<'b, T: Element> Chunk<'_, 'b, T> {
         }
         if let Some(first) = convolution.bias {
             let bias = &self.batch.params[first..first + outputs];
-            for row in y.chunks_exact_mut(outputs) {
-                activation::copy(bias, row, true);
-            }
+            arrangement::add_to_rows(bias, y);
         }
     }
 }

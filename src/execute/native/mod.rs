@@ -8,6 +8,7 @@
 //! its memory ([`memory`]), packs the weights ([`weights`]) and takes the images through the stages ([`worker`]).
 
 mod backward;
+mod codes;
 mod forward;
 mod join;
 mod layer;
@@ -25,6 +26,8 @@ mod tests;
 
 use rayon::prelude::*;
 
+pub use self::codes::Codes;
+use self::codes::Recorder;
 use self::layer::Layer;
 use self::lower::Lowered;
 pub use self::memory::Workspace;
@@ -82,6 +85,7 @@ pub struct NativeExecutor<T> {
     /// `[2, C]` of each batch norm, as the latest forward pass left them.
     statistics: Vec<T>,
     profile: Option<Profile>,
+    recorder: Option<Recorder>,
 }
 
 impl<T: Real + Element> NativeExecutor<T> {
@@ -122,6 +126,7 @@ impl<T: Real + Element> NativeExecutor<T> {
             workspace: workspace.clone(),
             statistics: vec![T::zero(); 2 * total],
             profile: None,
+            recorder: None,
             lowered,
             layers,
         })
@@ -171,6 +176,29 @@ impl<T: Real + Element> NativeExecutor<T> {
         Some([mean.iter().map(|mean| mean.double()).collect(), inverse.iter().map(variance).collect()])
     }
 
+    /// Runs a forward pass without dropout; out: which rectified units each image makes active.
+    ///
+    /// # Errors
+    /// As [`Executor::logits`].
+    pub fn codes(&mut self, params: &[T], images: &[T]) -> Result<Codes> {
+        let count = self.check(params, images)?;
+        let recorder = Recorder::new(&self.lowered, count);
+        self.recorder = Some(recorder);
+        self.forward(params, images, count, Mode::Evaluate, false, |_, _| ());
+        Ok(self.recorder.take().expect("put there above").codes())
+    }
+
+    /// Sum of all logits of a batch, without dropout; its gradient by `params` is *added* to `grad [n_params]`.
+    ///
+    /// # Errors
+    /// As [`Executor::loss_and_gradient`].
+    pub fn sum_and_gradient(&mut self, params: &[T], images: &[T], grad: &mut [T]) -> Result<T> {
+        self.gradient(params, images, Mode::TrainWithoutDropout, grad, |logits, slopes| {
+            slopes.fill(T::one());
+            logits.iter().copied().sum()
+        })
+    }
+
     /// Runs the forward stages, then `then` with the batch as they left it.
     fn forward<R>(
         &mut self,
@@ -203,6 +231,7 @@ impl<T: Real + Element> NativeExecutor<T> {
             seed: seed(mode),
             packed,
             profile,
+            recorder: self.recorder.as_ref(),
             channels: &self.channels,
             buffers: Shared::new(buffers),
             statistics: Shared::new(statistics),
@@ -212,8 +241,8 @@ impl<T: Real + Element> NativeExecutor<T> {
         };
         let kept = &mut self.statistics;
         let stages = Stages { workspace: &self.workspace, scratch: plan.local_len + self.scratch };
-        for stage in &plan.forward {
-            stages.run(stage, &batch);
+        for (number, stage) in plan.forward.iter().enumerate() {
+            stages.run(stage, &batch, number);
             timed(profile, Account::Joining, || batch.finish_forward(stage));
         }
         batch.copy_statistics(kept);
@@ -228,12 +257,22 @@ struct Stages<'a, T> {
 }
 
 impl<T: Element> Stages<'_, T> {
-    /// Runs a stage on all shards.
-    fn run(&self, stage: &Stage, batch: &Batch<'_, T>) {
+    /// Runs stage `number` on all shards. Every other stage goes backwards through the images: it begins with those that
+    /// the stage before left in the caches.
+    fn run(&self, stage: &Stage, batch: &Batch<'_, T>, number: usize) {
         let (size, shards) = batch.shards(stage);
-        (0..shards).into_par_iter().with_max_len(1).for_each(|shard| {
+        let backwards = number % 2 == 1;
+        // Halves of the shards often belong to one thread each.
+        let half = shards / 2;
+        let place = |index: usize| match index {
+            _ if !backwards => index,
+            _ if index < half => half - 1 - index,
+            _ => shards - 1 - (index - half),
+        };
+        (0..shards).into_par_iter().with_max_len(1).map(place).for_each(|shard| {
             let images = shard * size..((shard + 1) * size).min(batch.count);
-            batch.run_shard(stage, shard, images, &mut self.workspace.for_worker(self.scratch));
+            let mut scratch = self.workspace.for_worker(self.scratch);
+            batch.run_shard(stage, shard, images, backwards, &mut scratch);
         });
     }
 }
@@ -262,6 +301,20 @@ impl<T: Real + Element> NativeExecutor<T> {
         {
             return Err(Error::Tensor(format!("label {label} of image {at} is not below {classes} classes")));
         }
+        let loss = |logits: &[T], slopes: &mut [T]| cross_entropy(logits, labels, classes, slopes);
+        self.gradient(params, images, mode, grad, loss)
+    }
+
+    /// Runs both directions; `slopes` reads the logits, writes its gradient by them, and gives the result.
+    fn gradient(
+        &mut self,
+        params: &[T],
+        images: &[T],
+        mode: Mode,
+        grad: &mut [T],
+        slopes: impl FnOnce(&[T], &mut [T]) -> T,
+    ) -> Result<T> {
+        let count = self.check(params, images)?;
         if grad.len() != params.len() {
             return Err(Error::Tensor(format!(
                 "gradient: {} elements, expected {}",
@@ -270,13 +323,13 @@ impl<T: Real + Element> NativeExecutor<T> {
             )));
         }
         Ok(self.forward(params, images, count, mode, true, |batch, stages| {
-            let loss = cross_entropy(batch.logits(), labels, classes, batch.logits_gradient());
+            let result = slopes(batch.logits(), batch.logits_gradient());
             let grad = Shared::new(grad);
-            for stage in &batch.plan.backward {
-                stages.run(stage, batch);
+            for (number, stage) in batch.plan.backward.iter().enumerate() {
+                stages.run(stage, batch, batch.plan.forward.len() + number);
                 timed(batch.profile, Account::Joining, || batch.finish_backward(stage, grad));
             }
-            loss
+            result
         }))
     }
 }

@@ -4,6 +4,9 @@
 //! through all ops of the stage while they are in its cache; stages end where batch statistics are needed.
 //! A buffer that lives within one stage is *local*: it has room for the images of one chunk only and belongs to
 //! the worker. Other buffers hold the whole batch and share memory when their lifetimes do not overlap.
+//!
+//! What memory takes longer to keep than a worker to compute is not kept for the backward pass: outputs of batch norms,
+//! of depthwise convolutions and of most ReLUs are computed again, chunk by chunk, in the stages that read them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,10 +22,9 @@ pub(super) const CHUNK_IMAGES: usize = 8;
 
 /// Parts of a batch that can run at the same time.
 const SHARDS: usize = 16;
-/// The same where the gradients of parameters of a part have more elements than [`HEAVY`]: all parts' together would
-/// be written and read once more than the activations.
+/// The same where parts have gradients of parameters: each part's are cleared, written and read once more.
 const HEAVY_SHARDS: usize = 8;
-const HEAVY: usize = 64 * 1024;
+const HEAVY: usize = 1024;
 
 /// Where a buffer lies; offsets are per image and grow by the capacity of batch or chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +66,8 @@ pub(super) struct Stage {
     pub ends: Vec<Task>,
     /// How the gradients of parameters are joined after the stage.
     pub joins: Vec<Join>,
+    /// Values that the stage computes again, and where.
+    pub again: Vec<(usize, Place)>,
 }
 
 /// See the module.
@@ -79,6 +83,8 @@ pub(super) struct Plan {
     pub local_len: usize,
     /// Whether several ops read the same parameter.
     pub shares_params: bool,
+    /// Whether an op's output is computed again where the backward pass reads it.
+    pub again: Vec<bool>,
 }
 
 impl Plan {
@@ -120,8 +126,12 @@ struct Builder<'a> {
     backward: Vec<Stage>,
     /// Op whose gradient is that of each op: of the sums that alone read it.
     same_gradient: Vec<usize>,
-    /// Lives of values, then of gradients.
+    /// Lives of values, then of gradients, then of values that are computed again.
     lives: Vec<Option<Life>>,
+    /// Whether an op's output is computed again where the backward pass reads it.
+    again: Vec<bool>,
+    /// Backward stage and op of those values.
+    copies: Vec<(usize, usize)>,
     position: usize,
 }
 
@@ -154,8 +164,27 @@ impl<'a> Builder<'a> {
             forward: Vec::new(),
             backward: Vec::new(),
             lives,
+            again: vec![false; count],
+            copies: Vec::new(),
             position: 0,
         }
+    }
+
+    /// Outputs that the backward pass need not find in memory.
+    fn repeated(&self) -> Vec<bool> {
+        let ops = &self.network.ops;
+        let mut read = vec![false; ops.len()];
+        for index in (0..ops.len()).filter(|&index| self.differentiable[index]) {
+            self.values_for_gradient(index).into_iter().for_each(|value| read[value] = true);
+        }
+        let again = |index: usize| match (&ops[index].kind, &self.layers[index]) {
+            // Their inputs stay, because their own gradients read them.
+            (OpKind::BatchNorm { .. }, _) => !self.lowered.marks[index].within_sum,
+            (OpKind::Conv { .. }, Layer::Convolution(convolution)) => convolution.depthwise,
+            (OpKind::Relu, _) => read[ops[index].inputs[0].0],
+            _ => false,
+        };
+        (0..ops.len()).map(|index| read[index] && self.differentiable[index] && again(index)).collect()
     }
 
     fn touch(&mut self, buffer: usize, stage: usize) {
@@ -210,7 +239,35 @@ impl<'a> Builder<'a> {
         }
     }
 
+    /// Sees to it that the next task of a backward stage finds `values`.
+    fn read_all(&mut self, values: impl Iterator<Item = usize> + Clone, stage: usize) {
+        values.clone().for_each(|value| self.read(value, stage));
+        // Tasks that compute some of them come after others were touched.
+        values.for_each(|value| self.read(value, stage));
+    }
+
+    /// Sees to it that a task of a backward stage finds `value`.
+    fn read(&mut self, value: usize, stage: usize) {
+        let base = self.forward.len();
+        if !self.again[value] {
+            return self.touch(value, base + stage);
+        }
+        let known = self.copies.iter().position(|&copy| copy == (stage, value));
+        let copy = known.unwrap_or_else(|| {
+            self.read_all(self.network.ops[value].inputs.iter().map(|input| input.0), stage);
+            self.backward[stage].tasks.push(Task::Forward(value));
+            self.copies.push((stage, value));
+            self.lives.push(None);
+            self.copies.len() - 1
+        });
+        self.touch(2 * self.network.ops.len() + copy, base + stage);
+        if known.is_none() {
+            self.position += 1;
+        }
+    }
+
     fn backward(&mut self) {
+        self.again = self.repeated();
         let ops = &self.network.ops;
         let count = ops.len();
         let base = self.forward.len();
@@ -236,10 +293,8 @@ impl<'a> Builder<'a> {
         for (stage, index, sums) in order {
             self.backward.resize_with(self.backward.len().max(stage + 1), Stage::default);
             self.position += 1;
+            self.read_all(self.values_for_gradient(index).into_iter(), stage);
             self.touch(count + self.same_gradient[index], base + stage);
-            for value in self.values_for_gradient(index) {
-                self.touch(value, base + stage);
-            }
             if sums {
                 let target = &mut self.backward[stage];
                 let task = Task::Sums { op: index, slot: target.moments };
@@ -287,7 +342,8 @@ impl<'a> Builder<'a> {
             | OpKind::HardSwish
             | OpKind::Attention { .. } => vec![op.inputs[0].0],
             OpKind::Excite => vec![op.inputs[0].0, op.inputs[1].0],
-            // Its output tells the sign of its input, and the next convolution keeps it anyway.
+            // Its output tells the sign of its input, and the next convolution keeps it anyway, or the input is kept.
+            OpKind::Relu if self.again[index] => vec![op.inputs[0].0],
             OpKind::Relu => vec![index],
             OpKind::MaxPool { .. } => vec![op.inputs[0].0, index],
             _ => Vec::new(),
@@ -296,7 +352,11 @@ impl<'a> Builder<'a> {
 
     fn finish(mut self) -> Plan {
         let count = self.network.ops.len();
-        let numel = |buffer: usize| self.network.ops[buffer % count].shape.iter().product::<usize>();
+        let copies = std::mem::take(&mut self.copies);
+        let op_of = |buffer: usize| {
+            if buffer < 2 * count { buffer % count } else { copies[buffer - 2 * count].1 }
+        };
+        let numel = |buffer: usize| self.network.ops[op_of(buffer)].shape.iter().product::<usize>();
         let stages = self.forward.len() + self.backward.len();
         let mut locals: Vec<Vec<usize>> = vec![Vec::new(); stages];
         let mut shared = Vec::new();
@@ -306,13 +366,13 @@ impl<'a> Builder<'a> {
             widest[life.first.0] = widest[life.first.0].max(numel(buffer));
             widest[life.last.0] = widest[life.last.0].max(numel(buffer));
             // Logits and their gradient meet the caller.
-            if life.first.0 == life.last.0 && buffer % count != count - 1 {
+            if life.first.0 == life.last.0 && op_of(buffer) != count - 1 {
                 locals[life.first.0].push(buffer);
             } else {
                 shared.push(buffer);
             }
         }
-        let mut places = vec![Place::Nowhere; 2 * count];
+        let mut places = vec![Place::Nowhere; self.lives.len()];
         let life = |buffer: usize| self.lives[buffer].expect("only touched buffers are placed");
 
         let mut local_len = 0;
@@ -341,6 +401,10 @@ impl<'a> Builder<'a> {
             arena.release_before(life(buffer).first.0);
             places[buffer] = Place::Batch(arena.take(numel(buffer), life(buffer).last.0));
         }
+        for (&(stage, op), &place) in copies.iter().zip(&places[2 * count..]) {
+            self.backward[stage].again.push((op, place));
+        }
+        places.truncate(2 * count);
         let mut gradients = places.split_off(count);
         for index in 0..count {
             gradients[index] = gradients[self.same_gradient[index]];
@@ -354,6 +418,7 @@ impl<'a> Builder<'a> {
             batch_len: arena.len,
             local_len,
             shares_params,
+            again: self.again,
         }
     }
 }

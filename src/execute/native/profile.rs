@@ -18,6 +18,10 @@ pub struct Share {
     pub forward_ms: f64,
     /// Milliseconds of gradients, summed over threads.
     pub backward_ms: f64,
+    /// Multiply-accumulates of these ops' outputs for one image.
+    pub macs: u64,
+    /// Elements of these ops' outputs for one image.
+    pub elements: u64,
 }
 
 /// What a span of time is booked on.
@@ -57,19 +61,21 @@ impl Profile {
     /// By falling time.
     pub(super) fn shares(&self, network: &Network, layers: &[Layer]) -> Vec<Share> {
         let ms = |clock: &AtomicU64| clock.load(Ordering::Relaxed) as f64 / 1e6;
-        let mut kinds: BTreeMap<String, (f64, f64)> = BTreeMap::new();
+        let none =
+            |kind: &str| Share { kind: kind.into(), forward_ms: 0.0, backward_ms: 0.0, macs: 0, elements: 0 };
+        let mut kinds: BTreeMap<String, Share> = BTreeMap::new();
         for (op, layer) in layers.iter().enumerate() {
-            let times = kinds.entry(kind(&network.ops[op].kind, layer)).or_default();
-            times.0 += ms(&self.forward[op]);
-            times.1 += ms(&self.backward[op]);
+            let kind = kind(&network.ops[op].kind, layer);
+            let share = kinds.entry(kind).or_insert_with_key(|kind| none(kind));
+            share.forward_ms += ms(&self.forward[op]);
+            share.backward_ms += ms(&self.backward[op]);
+            share.macs += network.macs_of(op);
+            share.elements += network.ops[op].shape.iter().product::<usize>() as u64;
         }
-        kinds.insert("packing of weights".into(), (ms(&self.packing), 0.0));
-        kinds.insert("sums between stages".into(), (0.0, ms(&self.joining)));
-        let mut shares: Vec<Share> = kinds
-            .into_iter()
-            .map(|(kind, (forward_ms, backward_ms))| Share { kind, forward_ms, backward_ms })
-            .filter(|share| share.forward_ms + share.backward_ms > 0.0)
-            .collect();
+        let mut shares: Vec<Share> = kinds.into_values().collect();
+        shares.push(Share { forward_ms: ms(&self.packing), ..none("packing of weights") });
+        shares.push(Share { backward_ms: ms(&self.joining), ..none("sums between stages") });
+        shares.retain(|share| share.forward_ms + share.backward_ms > 0.0);
         shares.sort_by(|a, b| (b.forward_ms + b.backward_ms).total_cmp(&(a.forward_ms + a.backward_ms)));
         shares
     }

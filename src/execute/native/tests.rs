@@ -1,6 +1,9 @@
 mod build;
 
 use self::build::{Build, Case, case, cells};
+use super::layer::prepare;
+use super::lower::lower;
+use super::plan::{Place, Plan};
 use super::{NativeExecutor, Workspace, reference};
 use crate::execute::{Executor, Mode};
 use crate::network::{Network, OpId, OpKind};
@@ -289,6 +292,26 @@ fn results_do_not_depend_on_threads() {
     };
     let one = bits(run(1));
     assert!(one == bits(run(3)), "one and three threads differ");
+}
+
+#[test]
+fn cheap_outputs_are_computed_again_and_not_kept() {
+    let mut net = Build::new([3, 6, 6]);
+    let x = net.conv1(OpId(0), 8);
+    let x = net.batch_norm(x);
+    let x = net.same(OpKind::Relu, x);
+    let x = net.conv(x, 8, [3, 3], [1, 1], [1, 1], 1, 8);
+    let x = net.conv1(x, 8);
+    let lowered = lower(&net.head(x, 4));
+    let (layers, _) = prepare::<f32>(&lowered.network, &lowered.marks);
+    let plan = Plan::new(&lowered, &layers, true);
+    // Input, convolution, norm with ReLU, depthwise convolution, convolution.
+    assert_eq!(plan.again[..5], [false, false, true, true, false]);
+    for op in [2, 3] {
+        assert!(matches!(plan.values[op], Place::Local(_)), "output {op} is kept in {:?}", plan.values[op]);
+        let stages = plan.backward.iter().filter(|stage| stage.again.iter().any(|again| again.0 == op));
+        assert_eq!(stages.count(), 1, "output {op} is read in one stage");
+    }
 }
 
 #[test]

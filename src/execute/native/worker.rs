@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::codes::Recorder;
 use super::layer::Layer;
 use super::lower::Marks;
 use super::memory::Shared;
@@ -41,6 +42,7 @@ pub(super) struct Batch<'a, T> {
     pub seed: Option<u64>,
     pub packed: &'a [T],
     pub profile: Option<&'a Profile>,
+    pub recorder: Option<&'a Recorder>,
     /// First channel of each op in `statistics` and `coefficients`.
     pub channels: &'a [usize],
     pub buffers: Shared<'a, T>,
@@ -98,14 +100,24 @@ impl<'a, T: Element> Batch<'a, T> {
         (size, self.count.div_ceil(size))
     }
 
-    /// Takes `images` through the stage.
-    pub(super) fn run_shard(&self, stage: &Stage, shard: usize, images: Range<usize>, scratch: &mut [T]) {
+    /// Takes `images` through the stage, the last chunk first if told.
+    pub(super) fn run_shard(
+        &self,
+        stage: &Stage,
+        shard: usize,
+        images: Range<usize>,
+        backwards: bool,
+        scratch: &mut [T],
+    ) {
         let (local, scratch) = scratch.split_at_mut(self.plan.local_len);
         // SAFETY: each shard has its own range.
         let partial = unsafe { self.partials.slice_mut(shard * stage.partial, stage.partial) };
         partial.fill(T::zero());
         let (local, partial) = (Shared::new(local), Shared::new(partial));
-        for first in images.clone().step_by(stage.chunk) {
+        let chunks = images.len().div_ceil(stage.chunk);
+        for number in 0..chunks {
+            let number = if backwards { chunks - 1 - number } else { number };
+            let first = images.start + number * stage.chunk;
             let count = stage.chunk.min(images.end - first);
             let mut chunk = Chunk { batch: self, stage, first, count, local, scratch, partial };
             for task in &stage.tasks {
@@ -119,6 +131,9 @@ impl<'a, T: Element> Batch<'a, T> {
                     Task::Sums { op, slot } => chunk.sums(*op, *slot),
                     Task::Backward { op, accumulate, partial } => chunk.backward(*op, accumulate, *partial),
                 });
+                if let (&Task::Forward(op), Some(recorder)) = (task, self.recorder) {
+                    recorder.note(op, first, self.numel(op), chunk.value(op));
+                }
             }
         }
     }
@@ -180,16 +195,22 @@ impl<'b, T: Element> Chunk<'_, 'b, T> {
         }
     }
 
+    /// Where the output of an op is in this stage.
+    fn value_place(&self, op: usize) -> Place {
+        let again = self.stage.again.iter().find(|(again, _)| *again == op);
+        again.map_or(self.batch.plan.values[op], |&(_, place)| place)
+    }
+
     /// Output of an op.
     pub(super) fn value(&self, op: usize) -> &'b [T] {
-        let (memory, first, len) = self.range(self.batch.plan.values[op], op);
+        let (memory, first, len) = self.range(self.value_place(op), op);
         // SAFETY: the plan lets no task write a buffer that it also reads; other workers have other images.
         unsafe { memory.slice(first, len) }
     }
 
     /// Output of an op, for writing.
     pub(super) fn value_mut(&self, op: usize) -> &'b mut [T] {
-        let (memory, first, len) = self.range(self.batch.plan.values[op], op);
+        let (memory, first, len) = self.range(self.value_place(op), op);
         // SAFETY: as in `value`; a task asks for its own output once.
         unsafe { memory.slice_mut(first, len) }
     }

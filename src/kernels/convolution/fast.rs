@@ -5,8 +5,14 @@ use crate::kernels::lanes::Element;
 
 /// With fewer channels the transforms of 3x3 kernels cost more than they save.
 const WINOGRAD_CHANNELS: usize = 16;
-/// The same for 1x7 and 7x1.
-const KARATSUBA_CHANNELS: usize = 32;
+/// The same for 1x7 and 7x1; larger kernels share the transforms of a line among their rows.
+fn karatsuba_channels(kernel: [usize; 2]) -> usize {
+    if kernel.contains(&1) { 32 } else { 16 }
+}
+
+/// Most products of input and output channels of kernels with several rows: the transformed weights of more would
+/// come from memory for every few images.
+const KARATSUBA_WEIGHTS: usize = 160 * 160;
 
 /// Geometry of a convolution of stride 1 without dilation and groups.
 #[derive(Clone, Copy, Debug)]
@@ -30,7 +36,7 @@ pub struct Plain {
 pub enum Fast {
     /// 3x3.
     Winograd(Winograd),
-    /// 1x7 and 7x1.
+    /// 1x7, 7x1, 5x5 and 7x7.
     Karatsuba(Karatsuba),
 }
 
@@ -43,18 +49,14 @@ impl Fast {
             [3, 3] if channels >= WINOGRAD_CHANNELS && padding.iter().all(|&padding| padding <= 2) => {
                 Some(Self::Winograd(Winograd { input, output, padding, inputs, outputs }))
             }
-            [7, 1] | [1, 7] if channels >= KARATSUBA_CHANNELS => {
-                let axis = usize::from(kernel[1] == 7);
-                (padding[axis] < 7 && padding[1 - axis] == 0).then(|| {
-                    Self::Karatsuba(Karatsuba {
-                        axis,
-                        input: input[axis],
-                        output: output[axis],
-                        lines: input[1 - axis],
-                        padding: padding[axis],
-                        inputs,
-                        outputs,
-                    })
+            [1, 7] | [7, 1] | [5, 5] | [7, 7] if channels >= karatsuba_channels(kernel) => {
+                let axis = usize::from(kernel[1] > 1);
+                let turned = |sizes: [usize; 2]| [sizes[axis], sizes[1 - axis]];
+                let ([taps, rows], padding) = (turned(kernel), turned(padding));
+                let fits = rows == 1 || inputs * outputs <= KARATSUBA_WEIGHTS;
+                (fits && padding[0] < taps && padding[1] < rows).then(|| {
+                    let (input, output) = (turned(input), turned(output));
+                    Self::Karatsuba(Karatsuba { axis, taps, rows, input, output, padding, inputs, outputs })
                 })
             }
             _ => None,

@@ -119,7 +119,6 @@ impl<T: Element> Product<'_, T> {
         let x = x.as_ptr();
         let y = y.as_mut_ptr();
         let pixels = view.pixels();
-        let width = view.size[1];
         for block in 0..packing.blocks {
             let first = block * packing.width;
             let tile = Tile {
@@ -130,34 +129,59 @@ impl<T: Element> Product<'_, T> {
                 columns: (outputs - first).min(packing.width),
                 accumulate,
             };
-            let (mut row, mut column) = (0, 0);
-            let mut next = || {
-                let start = row * view.row + column * view.column;
-                column += 1;
-                if column == width {
-                    column = 0;
-                    row += 1;
-                }
-                start
-            };
+            let mut pixels_of = Cursor { x, view, row: 0, column: 0 };
             let mut pixel = 0;
             // SAFETY: starts and outputs of pixels below `pixels` are in bounds.
             unsafe {
                 while pixel + M <= pixels {
-                    let rows: [*const T; M] = std::array::from_fn(|_| x.add(next()));
+                    let rows: [*const T; M] = pixels_of.next();
                     tile.run::<V, M, NV>(rows, y.add(pixel * outputs + first), outputs);
                     pixel += M;
                 }
                 while pixel + 4 <= pixels {
-                    let rows: [*const T; 4] = std::array::from_fn(|_| x.add(next()));
+                    let rows: [*const T; 4] = pixels_of.next();
                     tile.run::<V, 4, NV>(rows, y.add(pixel * outputs + first), outputs);
                     pixel += 4;
                 }
                 while pixel < pixels {
-                    tile.run::<V, 1, NV>([x.add(next())], y.add(pixel * outputs + first), outputs);
+                    let rows: [*const T; 1] = pixels_of.next();
+                    tile.run::<V, 1, NV>(rows, y.add(pixel * outputs + first), outputs);
                     pixel += 1;
                 }
             }
+        }
+    }
+}
+
+/// The pixels of a view, one after the other.
+struct Cursor<T> {
+    x: *const T,
+    view: View,
+    row: usize,
+    column: usize,
+}
+
+impl<T> Cursor<T> {
+    /// The next `M` pixels.
+    #[inline(always)]
+    unsafe fn next<const M: usize>(&mut self) -> [*const T; M] {
+        let View { size: [_, width], row, column } = self.view;
+        // SAFETY: the caller asks for pixels that the view has.
+        unsafe {
+            let start = self.x.add(self.row * row + self.column * column);
+            if self.column + M < width {
+                self.column += M;
+                return std::array::from_fn(|m| start.add(m * column));
+            }
+            std::array::from_fn(|_| {
+                let start = self.x.add(self.row * row + self.column * column);
+                self.column += 1;
+                if self.column == width {
+                    self.column = 0;
+                    self.row += 1;
+                }
+                start
+            })
         }
     }
 }

@@ -67,8 +67,19 @@ impl<T: Element> Kernel<T> for WeightGradient<'_, T> {
                             self.columns::<V, 6, 4, 2, false>(&block, first);
                         }
                         first += 2 * V::N;
-                    } else if left >= V::N {
-                        self.columns::<V, 8, 4, 1, false>(&block, first);
+                    } else if left > V::N {
+                        if V::REGISTERS >= 32 {
+                            self.columns::<V, 12, 8, 2, true>(&block, first);
+                        } else {
+                            self.columns::<V, 6, 4, 2, true>(&block, first);
+                        }
+                        first = self.outputs;
+                    } else if left == V::N {
+                        if V::REGISTERS >= 32 {
+                            self.columns::<V, 16, 4, 1, false>(&block, first);
+                        } else {
+                            self.columns::<V, 8, 4, 1, false>(&block, first);
+                        }
                         first += V::N;
                     } else {
                         self.columns::<V, 8, 4, 1, true>(&block, first);
@@ -141,8 +152,10 @@ impl<T: Element> WeightGradient<'_, T> {
                 let start = self.taps[t] + d + row * self.view.row + column * self.view.column;
                 let mut x = self.x.as_ptr().add(start);
                 for _ in 0..count {
+                    // With `PART` the last vector has some of its lanes only.
                     let g: [V; NV] = std::array::from_fn(|j| {
-                        if PART { V::load_part(dy, left) } else { V::load(dy.add(j * V::N)) }
+                        let dy = dy.add(j * V::N);
+                        if PART && j + 1 == NV { V::load_part(dy, left - j * V::N) } else { V::load(dy) }
                     });
                     for (m, sums) in sums.iter_mut().enumerate() {
                         let value = V::splat(*x.add(m));
@@ -156,10 +169,10 @@ impl<T: Element> WeightGradient<'_, T> {
                 room -= count;
                 (row, column) = (row + 1, 0);
             }
-            let part = if PART { left } else { V::N };
             for (m, sums) in sums.iter().enumerate() {
                 for (j, &sum) in sums.iter().enumerate() {
                     let target = target.add(m * self.outputs + j * V::N);
+                    let part = if PART && j + 1 == NV { left - j * V::N } else { V::N };
                     let sum = if self.accumulate { sum.add(load(target, part)) } else { sum };
                     store(sum, target, part);
                 }

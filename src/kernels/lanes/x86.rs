@@ -48,11 +48,12 @@ static MASK64: [i64; 8] = [-1, -1, -1, -1, 0, 0, 0, 0];
 
 macro_rules! lanes {
     ($name:ident, $raw:ty, $element:ty, $n:literal, $registers:literal, $doc:literal,
-     $splat:ident, $load:ident, $store:ident, $fma:ident, $add:ident, $sub:ident, $larger:ident,
+     $splat:ident, $load:ident, $store:ident, $fma:ident, $add:ident, $sub:ident, $div:ident, $larger:ident,
      |$kept:ident, $sign:ident| $positive:expr,
      |$source:ident, $count:ident| $load_part:expr,
      |$value:ident, $target:ident, $stored:ident| $store_part:expr,
      |$left:ident, $right:ident| $max:expr,
+     |$scaled:ident, $power:ident| $times_power:expr,
      |$a:ident, $b:ident, $x:ident, $y:ident| $select_equal:expr) => {
         #[doc = $doc]
         #[derive(Clone, Copy)]
@@ -113,10 +114,29 @@ macro_rules! lanes {
             }
 
             #[inline(always)]
+            unsafe fn div(self, b: Self) -> Self {
+                // SAFETY: the caller vouches for the instruction set.
+                Self(unsafe { $div(self.0, b.0) })
+            }
+
+            #[inline(always)]
             unsafe fn max(self, b: Self) -> Self {
                 let ($left, $right) = (self.0, b.0);
                 // SAFETY: the caller vouches for the instruction set.
                 Self(unsafe { $max })
+            }
+
+            #[inline(always)]
+            unsafe fn larger(self, b: Self) -> Self {
+                // SAFETY: the caller vouches for the instruction set.
+                Self(unsafe { $larger(self.0, b.0) })
+            }
+
+            #[inline(always)]
+            unsafe fn times_power(self, n: Self) -> Self {
+                let ($scaled, $power) = (self.0, n.0);
+                // SAFETY: the caller vouches for the instruction set.
+                Self(unsafe { $times_power })
             }
 
             #[inline(always)]
@@ -160,6 +180,7 @@ lanes!(
     _mm256_fmadd_ps,
     _mm256_add_ps,
     _mm256_sub_ps,
+    _mm256_div_ps,
     _mm256_max_ps,
     |kept, sign| _mm256_and_ps(_mm256_cmp_ps::<_CMP_GT_OQ>(sign, _mm256_setzero_ps()), kept),
     |source, count| _mm256_maskload_ps(source, _mm256_loadu_si256(MASK32.as_ptr().add(8 - count).cast())),
@@ -170,6 +191,10 @@ lanes!(
     ),
     // The instruction gives the second operand if either is NaN.
     |a, b| _mm256_blendv_ps(_mm256_max_ps(a, b), a, _mm256_cmp_ps::<_CMP_UNORD_Q>(a, a)),
+    |x, n| {
+        let exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+        _mm256_mul_ps(x, _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent)))
+    },
     |a, b, x, y| _mm256_blendv_ps(y, x, _mm256_cmp_ps::<_CMP_EQ_OQ>(a, b))
 );
 lanes!(
@@ -185,6 +210,7 @@ lanes!(
     _mm256_fmadd_pd,
     _mm256_add_pd,
     _mm256_sub_pd,
+    _mm256_div_pd,
     _mm256_max_pd,
     |kept, sign| _mm256_and_pd(_mm256_cmp_pd::<_CMP_GT_OQ>(sign, _mm256_setzero_pd()), kept),
     |source, count| _mm256_maskload_pd(source, _mm256_loadu_si256(MASK64.as_ptr().add(4 - count).cast())),
@@ -195,6 +221,10 @@ lanes!(
     ),
     // The instruction gives the second operand if either is NaN.
     |a, b| _mm256_blendv_pd(_mm256_max_pd(a, b), a, _mm256_cmp_pd::<_CMP_UNORD_Q>(a, a)),
+    |x, n| {
+        let exponent = _mm256_cvtepi32_epi64(_mm_add_epi32(_mm256_cvtpd_epi32(n), _mm_set1_epi32(1023)));
+        _mm256_mul_pd(x, _mm256_castsi256_pd(_mm256_slli_epi64::<52>(exponent)))
+    },
     |a, b, x, y| _mm256_blendv_pd(y, x, _mm256_cmp_pd::<_CMP_EQ_OQ>(a, b))
 );
 lanes!(
@@ -210,11 +240,13 @@ lanes!(
     _mm512_fmadd_ps,
     _mm512_add_ps,
     _mm512_sub_ps,
+    _mm512_div_ps,
     _mm512_max_ps,
     |kept, sign| _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(sign, _mm512_setzero_ps()), kept),
     |source, count| _mm512_maskz_loadu_ps((1u16 << count).wrapping_sub(1), source),
     |value, target, count| _mm512_mask_storeu_ps(target, (1u16 << count).wrapping_sub(1), value),
     |a, b| _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, a), _mm512_max_ps(a, b), a),
+    |x, n| _mm512_scalef_ps(x, n),
     |a, b, x, y| _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_EQ_OQ>(a, b), y, x)
 );
 lanes!(
@@ -230,10 +262,12 @@ lanes!(
     _mm512_fmadd_pd,
     _mm512_add_pd,
     _mm512_sub_pd,
+    _mm512_div_pd,
     _mm512_max_pd,
     |kept, sign| _mm512_maskz_mov_pd(_mm512_cmp_pd_mask::<_CMP_GT_OQ>(sign, _mm512_setzero_pd()), kept),
     |source, count| _mm512_maskz_loadu_pd((1u8 << count).wrapping_sub(1), source),
     |value, target, count| _mm512_mask_storeu_pd(target, (1u8 << count).wrapping_sub(1), value),
     |a, b| _mm512_mask_blend_pd(_mm512_cmp_pd_mask::<_CMP_UNORD_Q>(a, a), _mm512_max_pd(a, b), a),
+    |x, n| _mm512_scalef_pd(x, n),
     |a, b, x, y| _mm512_mask_blend_pd(_mm512_cmp_pd_mask::<_CMP_EQ_OQ>(a, b), y, x)
 );

@@ -16,10 +16,14 @@ function bestSoFar(places, better) {
   });
 }
 
+// Scores with predicted weights, which all candidates have, where a study trained some of them.
+const asSearched = (known, name) => known?.[`${name}@predicted`] ?? known?.[name];
+
 function drawAnytime() {
   const figure = byId("anytime");
   const plot = figure.querySelector(".plot");
-  const column = columnOf.get(byId("anytime-score").value);
+  const score = byId("anytime-score").value;
+  const column = columnOf.get(`${score}@predicted`) ?? columnOf.get(score);
   const places = column ? course(column, byId("anytime-x").value === "time") : [];
   if (places.length === 0) {
     figure.querySelector(".note").textContent = "";
@@ -36,8 +40,8 @@ function drawAnytime() {
   // What random draws are known for: the control's, else the study's own.
   const control = study.control;
   const random = (control ?? study).random;
-  const drawn = (control ? control.random : study.random).expected[column.name];
-  const controlBest = control?.best[column.name];
+  const drawn = asSearched((control ? control.random : study.random).expected, score);
+  const controlBest = asSearched(control?.best, score);
   // Over time, n draws stand where the study had scored n candidates.
   const sortedByNumber = [...places].sort((a, b) => a.n - b.n);
   const expected = [];

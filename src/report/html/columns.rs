@@ -97,7 +97,18 @@ fn meaning(name: &str, objective: &Objective) -> Meaning {
             None => score(&format!("Accuracy at noise sd {level}"), "%", 100.0, 2, 1),
         };
     }
+    if let Some((name, fidelity)) = name.split_once('@') {
+        let of_all = match name {
+            "seconds" => Meaning { unit: "s", digits: Some(1), ..about("Evaluation time") },
+            "accuracy_se" => about_share("Standard error of the accuracy"),
+            name => meaning(name, objective),
+        };
+        let label = format!("{} ({fidelity})", of_all.label);
+        return Meaning { label, short: None, shown: false, ..of_all };
+    }
     match name {
+        "fidelity" => shown(short("Weights", about("Weights of the scores"))),
+        "dropped_by" => about("Dropped against trial"),
         "rank" => shown(Meaning { better: -1, ..about("Rank") }),
         "trial" => shown(Meaning { better: -1, ..about("Trial") }),
         "state" => shown(about("State")),

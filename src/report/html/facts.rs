@@ -130,17 +130,20 @@ pub(super) fn key_figures(study: &ReportedStudy) -> String {
         );
     };
     let finished = || study.trials.iter().filter(|trial| trial.state == TrialState::Finished);
-    let best = finished()
-        .filter_map(|trial| Some((trial, trial.scores.accuracy?)))
-        .max_by(|(a, x), (b, y)| x.total_cmp(y).then(b.number.cmp(&a.number)));
+    let best = finished().filter_map(|trial| Some((trial, trial.best_scores().accuracy?))).max_by(
+        |(a, x), (b, y)| a.fidelity().cmp(&b.fidelity()).then(x.total_cmp(y)).then(b.number.cmp(&a.number)),
+    );
     match best {
         None => figure("Best accuracy", "–", "no candidate was scored"),
         Some((trial, accuracy)) => {
             let mut note = format!("trial {}", trial.number);
-            if let Some(se) = trial.scores.accuracy_se {
+            if trial.fidelity().is_refined() {
+                let _ = write!(note, " with weights {}", trial.fidelity());
+            }
+            if let Some(se) = trial.best_scores().accuracy_se {
                 let _ = write!(note, ", standard error {:.2} %", 100.0 * se);
             }
-            if let Some(images) = trial.scores.images.filter(|&images| images > 0) {
+            if let Some(images) = trial.best_scores().images.filter(|&images| images > 0) {
                 let (low, high) = wilson(accuracy, images as f64);
                 let _ = write!(
                     note,
@@ -154,7 +157,7 @@ pub(super) fn key_figures(study: &ReportedStudy) -> String {
     }
     type Score = fn(&Trial) -> Option<f64>;
     let ranges: [(&str, &str, Score, bool); 2] = [
-        ("Best under noise", " %", |trial| trial.scores.robustness.map(|share| 100.0 * share), true),
+        ("Best under noise", " %", |trial| trial.best_scores().robustness.map(|share| 100.0 * share), true),
         ("Lowest latency", " ms", |trial| trial.scores.latency_ms, false),
     ];
     for (label, unit, score, gain) in ranges {
@@ -164,7 +167,7 @@ pub(super) fn key_figures(study: &ReportedStudy) -> String {
             .max_by(|(a, x), (b, y)| merit(*x).total_cmp(&merit(*y)).then(b.number.cmp(&a.number)));
         if let Some((trial, value)) = best {
             let accuracy = trial
-                .scores
+                .best_scores()
                 .accuracy
                 .map_or_else(String::new, |share| format!(", accuracy {:.2} %", 100.0 * share));
             figure(label, &format!("{value:.2}{unit}"), &format!("trial {}{accuracy}", trial.number));
@@ -212,6 +215,9 @@ pub(super) fn settings(study: &ReportedStudy) -> String {
     row("Space", settings.space.get("name").map_or_else(|| "unnamed".into(), plain));
     row("Objective", settings.objective.to_string());
     row("Strategy", strategy(settings));
+    if let Some(ladder) = &settings.ladder {
+        row("Stages", ladder.to_string());
+    }
     row("Seed", settings.seed.to_string());
     row("Budget of the first session", worded(&serde_json::to_value(record.budget).unwrap_or_default()));
     row("Limits", worded(&serde_json::to_value(settings.limits).unwrap_or_default()));
@@ -284,7 +290,7 @@ pub(super) fn winners(board: &Leaderboard<'_>) -> String {
     for (rank, trial) in drawn {
         let genotype = &trial.arch.genotype;
         let scores = trial
-            .scores
+            .best_scores()
             .accuracy
             .map_or_else(String::new, |share| format!(", accuracy {:.2} %", 100.0 * share));
         let _ = writeln!(

@@ -9,6 +9,7 @@ mod columns;
 mod escape;
 mod expected;
 mod facts;
+mod reliability;
 
 use super::cells::cell_style;
 use super::{Leaderboard, SortKey};
@@ -92,6 +93,7 @@ pub fn report_page(study: &ReportedStudy, control: Option<&ReportedStudy>) -> Re
     let title = escape::text(&study.name);
     let head = facts::head(study);
     let figures = facts::key_figures(study);
+    let reliability = reliability::section(study);
     let settings = facts::settings(study);
     let cells = facts::winners(&board);
     let hash = escape::script_hash(SCRIPT);
@@ -103,6 +105,7 @@ pub fn report_page(study: &ReportedStudy, control: Option<&ReportedStudy>) -> Re
             ("style", &style),
             ("head", &head),
             ("figures", &figures),
+            ("reliability", &reliability),
             ("settings", &settings),
             ("cells", &cells),
             ("version", &escape::text(&study.record.foretell)),

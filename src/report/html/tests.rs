@@ -42,6 +42,9 @@ fn trial(number: u64) -> Trial {
         finished_ms: (state != TrialState::Running).then(|| 1_767_225_600_400 + 500 * number),
         wall_s: (state != TrialState::Running).then_some(0.4),
         elapsed_s: (state != TrialState::Running).then(|| 0.5 * (number + 1) as f64),
+        answers: None,
+        dropped_by: None,
+        refined: Vec::new(),
     }
 }
 
@@ -340,4 +343,38 @@ fn a_control_brings_its_own_curve() {
     assert!(obstacles_to_control(ours, theirs).is_empty(), "{:?}", obstacles_to_control(ours, theirs));
     let other = SearchSettings { objective: "latency".parse().unwrap(), ..theirs.clone() };
     assert_eq!(obstacles_to_control(ours, &other), ["objective: \"accuracy\", not \"latency\""]);
+}
+
+#[test]
+fn a_study_of_several_fidelities_says_how_far_they_agree() {
+    use crate::score::Fidelity;
+    use crate::study::Refinement;
+    let mut study = random(60);
+    assert!(!report_page(&study, None).unwrap().contains("id=\"reliability\""));
+    for trial in study.trials.iter_mut().filter(|trial| trial.state == TrialState::Finished) {
+        let accuracy = 1.0 - trial.value.unwrap();
+        trial.refined.push(Refinement {
+            fidelity: Fidelity::Sgd { steps: 50 },
+            value: Some(accuracy),
+            reason: None,
+            scores: Scores { accuracy: Some(accuracy), ..trial.scores.clone() },
+            finished_ms: 0,
+            wall_s: 1.0,
+            elapsed_s: 1.0,
+        });
+    }
+    let page = report_page(&study, None).unwrap();
+    let section =
+        page.split("id=\"reliability\"").nth(1).expect("a section").split("</section>").next().unwrap();
+    // The order after training is the opposite one; the robustness stayed as it was.
+    assert!(section.contains("<td>accuracy</td><td>predicted</td><td>sgd:50</td>"), "{section}");
+    assert!(section.contains("<td>-1.00 (-1.00 to -1.00)</td>"), "{section}");
+    assert!(section.contains("<td>1.00 (1.00 to 1.00)</td>"), "{section}");
+    assert!(section.contains("random order of those at predicted"), "{section}");
+    // A candidate that a race dropped has an estimate, which proves nothing.
+    let finished = study.trials.iter().filter(|trial| trial.state == TrialState::Finished).count();
+    study.trials[0].dropped_by = Some(1);
+    let scores = crate::report::fidelity_scores(&study.trials, &"accuracy".parse().unwrap());
+    let counts: Vec<usize> = scores.iter().map(|level| level.values.iter().flatten().count()).collect();
+    assert_eq!(counts, [finished - 1, finished]);
 }

@@ -14,6 +14,7 @@ fn settings() -> SearchSettings {
         lookahead: 4,
         evaluation: json!({"images": "fashion-mnist", "noise_levels": [0.08, 0.16]}),
         warm_start: vec![architecture(8, 3, Op::Conv3x3)],
+        ladder: None,
     }
 }
 
@@ -87,7 +88,7 @@ fn folders_without_a_readable_study_are_refused() {
     assert!(error(None).contains("no study here"));
     assert!(error(Some("{")).contains("study.json: EOF"));
     assert!(error(Some("{}")).contains("no \"version\""));
-    assert!(error(Some("{\"version\": 3}")).contains("study version 3; this foretell reads 1 to 2"));
+    assert!(error(Some("{\"version\": 4}")).contains("study version 4; this foretell reads 1 to 3"));
     assert!(error(Some("{\"version\": 1, \"sed\": 1}")).contains("unknown field `sed`"));
     let error = Folder::create(&folder.path().join("study.json/run"), &record()).unwrap_err().to_string();
     assert!(error.contains("cannot create folder"), "{error}");

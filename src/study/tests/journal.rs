@@ -52,11 +52,11 @@ fn a_repair_says_what_was_cut() {
     let Sample { path, bytes, .. } = &sample();
     fs::write(path, &bytes[..bytes.len() - 10]).unwrap();
     let last_line = bytes[..bytes.len() - 1].iter().rev().take_while(|&&byte| byte != b'\n').count() + 1;
-    let expected = Repair { line: 7, bytes: last_line as u64 - 10 };
+    let expected = Repair { line: 9, bytes: last_line as u64 - 10 };
     assert_eq!(Journal::open(path).unwrap().repair(), Some(&expected));
     assert_eq!(Journal::open(path).unwrap().repair(), None);
     fs::write(path, &bytes[..bytes.len() - 1]).unwrap();
-    assert_eq!(Journal::open(path).unwrap().repair(), Some(&Repair { line: 7, bytes: 0 }));
+    assert_eq!(Journal::open(path).unwrap().repair(), Some(&Repair { line: 9, bytes: 0 }));
 }
 
 #[test]

@@ -3,14 +3,15 @@
 mod folder;
 mod journal;
 mod search;
+mod stages;
 mod storage;
 
 use super::*;
-use crate::score::Scores;
+use crate::score::{Answers, Fidelity, Scores};
 use crate::search::formula::architecture;
 use crate::space::Op;
 
-/// Events of two trials, the second unfinished.
+/// Events of three trials, the second unfinished, the first refined.
 pub(super) fn some_events() -> Vec<Event> {
     let started = |trial: u64| Event::Started {
         trial,
@@ -34,7 +35,9 @@ pub(super) fn some_events() -> Vec<Event> {
             wall_s: 0.1,
             elapsed_s: 1.0 / 3.0,
             value: Some(0.1 + 0.2),
-            scores,
+            scores: scores.clone(),
+            answers: Some(Answers::try_from("9:0d01".to_string()).unwrap()),
+            dropped_by: None,
         },
         started(1),
         started(2),
@@ -45,6 +48,23 @@ pub(super) fn some_events() -> Vec<Event> {
             elapsed_s: 0.5,
             reason: "params 9 over the limit 8".into(),
             scores: Scores::default(),
+        },
+        Event::Staged {
+            stage: 1,
+            time_ms: 10,
+            elapsed_s: 0.6,
+            fidelity: Fidelity::Sgd { steps: 100 },
+            trials: vec![0],
+        },
+        Event::Refined {
+            trial: 0,
+            time_ms: 11,
+            wall_s: 0.1,
+            elapsed_s: 0.7,
+            fidelity: Fidelity::Sgd { steps: 100 },
+            value: Some(0.7),
+            reason: None,
+            scores,
         },
     ]
 }

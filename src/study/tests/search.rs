@@ -4,32 +4,34 @@
 use super::*;
 use crate::search::contract::{objective, strategies};
 use crate::search::formula::{FormulaEvaluator, FormulaSpace};
-use crate::search::{Budget, Evaluator, Limits, Objective, StopReason, StrategySettings};
+use crate::search::{Budget, Evaluator, Ladder, Limits, Objective, StopReason, Strategy, StrategySettings};
 use crate::space::CellArchitecture;
 use crate::{Error, Result};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-struct Setup {
-    strategy: StrategySettings,
-    sizes: usize,
-    objective: Objective,
-    limits: Limits,
-    warm_start: Vec<CellArchitecture>,
-    budget: Budget,
-    seed: u64,
-    lookahead: u64,
-    workers: usize,
-    evaluator: FormulaEvaluator,
+pub(super) struct Setup {
+    pub(super) strategy: StrategySettings,
+    pub(super) sizes: usize,
+    pub(super) objective: Objective,
+    pub(super) limits: Limits,
+    pub(super) ladder: Option<Ladder>,
+    pub(super) warm_start: Vec<CellArchitecture>,
+    pub(super) budget: Budget,
+    pub(super) seed: u64,
+    pub(super) lookahead: u64,
+    pub(super) workers: usize,
+    pub(super) evaluator: FormulaEvaluator,
 }
 
-fn setup(strategy: &StrategySettings) -> Setup {
+pub(super) fn setup(strategy: &StrategySettings) -> Setup {
     Setup {
         strategy: strategy.clone(),
         sizes: 40,
         objective: objective(strategy),
         limits: Limits { max_params: Some(30_000), max_latency_ms: Some(8.0), ..Limits::default() },
+        ladder: None,
         warm_start: Vec::new(),
         budget: Budget { trials: Some(40), ..Budget::default() },
         seed: 7,
@@ -40,17 +42,29 @@ fn setup(strategy: &StrategySettings) -> Setup {
 }
 
 impl Setup {
-    fn run(&self, study: &mut Study) -> Result<StopReason> {
+    pub(super) fn run(&self, study: &mut Study) -> Result<StopReason> {
         self.run_with(&self.evaluator, study, &AtomicBool::new(false))
     }
 
-    fn run_with(
+    pub(super) fn run_with(
         &self,
         evaluator: &dyn Evaluator,
         study: &mut Study,
         interrupted: &AtomicBool,
     ) -> Result<StopReason> {
+        self.run_strategy(self.strategy.build()?.as_mut(), evaluator, study, interrupted)
+    }
+
+    pub(super) fn run_strategy(
+        &self,
+        strategy: &mut dyn Strategy,
+        evaluator: &dyn Evaluator,
+        study: &mut Study,
+        interrupted: &AtomicBool,
+    ) -> Result<StopReason> {
         let plan = Plan {
+            ladder: self.ladder.as_ref(),
+            weights: None,
             space: &FormulaSpace { sizes: self.sizes },
             evaluator,
             objective: &self.objective,
@@ -63,28 +77,32 @@ impl Setup {
             settings: SettingsDigest::default(),
             interrupted,
         };
-        let mut strategy = self.strategy.build()?;
-        run(&plan, strategy.as_mut(), study, &mut |_| {})
+        run(&plan, strategy, study, &mut |_| {})
     }
 }
 
-fn study_in(memory: &Memory) -> Study {
+pub(super) fn study_in(memory: &Memory) -> Study {
     Study::open(memory.open().unwrap()).unwrap()
 }
 
+fn untimed(refined: &Refinement) -> Refinement {
+    Refinement { finished_ms: 0, wall_s: 0.0, elapsed_s: 0.0, ..refined.clone() }
+}
+
 /// Trials without what the clock decides.
-fn timeless(study: &Study) -> Vec<Trial> {
+pub(super) fn timeless(study: &Study) -> Vec<Trial> {
     let strip = |trial: &Trial| Trial {
         started_ms: 0,
         finished_ms: None,
         wall_s: trial.wall_s.map(|_| 0.0),
         elapsed_s: None,
+        refined: trial.refined.iter().map(untimed).collect(),
         ..trial.clone()
     };
     study.trials().iter().map(strip).collect()
 }
 
-fn uninterrupted(setup: &Setup) -> Vec<Trial> {
+pub(super) fn uninterrupted(setup: &Setup) -> Vec<Trial> {
     let mut study = study_in(&Memory::default());
     setup.run(&mut study).unwrap();
     timeless(&study)
@@ -461,10 +479,13 @@ fn settings_changed_behind_the_back_of_a_study_are_named() {
         lookahead: 1,
         evaluation: serde_json::Value::Null,
         warm_start: Vec::new(),
+        ladder: None,
     };
     let memory = Memory::default();
     let run_with = |seed: u64| {
         let plan = Plan {
+            ladder: None,
+            weights: None,
             space: &FormulaSpace { sizes: 9 },
             evaluator: &FormulaEvaluator::default(),
             objective: &"accuracy".parse().unwrap(),

@@ -28,7 +28,9 @@ fn contract<S: Storage + 'static>(open: &dyn Fn() -> Result<S>) {
     let states: Vec<TrialState> = study.trials().iter().map(|trial| trial.state).collect();
     assert_eq!(states, [TrialState::Finished, TrialState::Running, TrialState::Rejected]);
     assert_eq!(study.evaluated(), 2);
-    assert_eq!(study.elapsed_s(), 0.5);
+    assert_eq!(study.elapsed_s(), 0.7);
+    assert_eq!(study.trials()[0].best_value(), Some(0.7));
+    assert_eq!(study.stages()[0].trials, [0]);
     assert_eq!(study.best().map(|trial| trial.number), Some(0));
     assert_eq!(study.trials()[0].value, Some(0.1 + 0.2));
 }
@@ -61,4 +63,10 @@ fn contradicting_events_are_refused_with_their_line() {
     assert!(twice.contains("line 5: trial 0 has two outcomes"), "{twice}");
     let restarted = refused(&[&events[..3], &events[1..2]].concat());
     assert!(restarted.contains("line 5: trial 0"), "{restarted}");
+    let early = refused(&[&events[..2], &events[7..]].concat());
+    assert!(early.contains("line 4: trial 0 is refined, but it is running"), "{early}");
+    let again = refused(&[&events[..], &events[7..]].concat());
+    assert!(again.contains("line 10: trial 0 has two outcomes at sgd:100"), "{again}");
+    let unknown = refused(&[events[0].clone(), events[6].clone()]);
+    assert!(unknown.contains("line 3: stage 1 takes trial 0, which was never started"), "{unknown}");
 }

@@ -59,6 +59,8 @@ pub struct NetworkTrainer {
     pub(super) batches: TrainingBatches,
     pub(super) step: u64,
     pub(super) sums: EpochSums,
+    /// Steps of the whole training, if they are not those of the epochs.
+    length: Option<u64>,
     branches: Vec<OpId>,
     executor: NativeExecutor<f32>,
     /// The executor's network: with drop path, if there is any in this epoch.
@@ -119,6 +121,7 @@ impl NetworkTrainer {
             running: RunningStatistics::new(&network),
             step: 0,
             sums: EpochSums::default(),
+            length: None,
             executor: NativeExecutor::new(&network, batch)?,
             running_network: network.clone(),
             constants: Vec::new(),
@@ -133,6 +136,11 @@ impl NetworkTrainer {
             batches,
             branches,
         })
+    }
+
+    /// The same training, `steps` long: the schedule of the learning rate ends there.
+    pub fn of_length(self, steps: u64) -> NetworkTrainer {
+        NetworkTrainer { length: Some(steps), ..self }
     }
 
     /// The training's settings.
@@ -162,7 +170,7 @@ impl NetworkTrainer {
 
     /// Steps of the whole training.
     pub fn total_steps(&self) -> u64 {
-        self.steps_per_epoch() * self.config.epochs
+        self.length.unwrap_or(self.steps_per_epoch() * self.config.epochs)
     }
 
     /// Images that are trained on.

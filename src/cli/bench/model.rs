@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use super::bench::{BatchArgs, described};
-use super::output::print;
+use super::batch::{BatchArgs, described};
+use crate::cli::output::print;
 use crate::graph::{Graph, Schedule};
 use crate::kernels::message_passing::forecast::{GPUS, Gpu, LAUNCH_US, Work, forecast, works};
 use crate::kernels::message_passing::{Edges, Weights, cuda};

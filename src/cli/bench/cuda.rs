@@ -9,9 +9,9 @@ use candle_core::{D, Device, Tensor, Var};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::bench::{BatchArgs, described};
-use super::device::DeviceFlag;
-use super::output::print;
+use super::batch::{BatchArgs, described};
+use crate::cli::device::DeviceFlag;
+use crate::cli::output::print;
 use crate::device::name;
 use crate::execute::{CandleExecutor, Executor, Mode, NativeExecutor, Precision};
 use crate::ghn::{Ghn, GhnConfig};

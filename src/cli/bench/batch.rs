@@ -1,4 +1,4 @@
-//! `foretell bench`: the kernels for GPUs, on a batch of architectures.
+//! The batch of graphs that kernels for GPUs are measured on.
 
 use anyhow::ensure;
 use rand::SeedableRng;
@@ -7,23 +7,6 @@ use rand_chacha::ChaCha8Rng;
 use crate::graph::Graph;
 use crate::network::{Network, expand};
 use crate::space::Space;
-
-/// Flags of `foretell bench`.
-#[derive(Debug, clap::Args)]
-pub struct Args {
-    /// What to do
-    #[command(subcommand)]
-    what: What,
-}
-
-#[derive(Debug, clap::Subcommand)]
-enum What {
-    /// What a GPU should take, by a model of its work and its waits; needs no GPU
-    Model(super::bench_model::Args),
-    /// What this GPU takes: the kernels are checked against the CPU, then timed
-    #[cfg(feature = "cuda")]
-    Cuda(super::bench_cuda::Args),
-}
 
 /// The architectures.
 #[derive(Debug, clap::Args)]
@@ -34,15 +17,6 @@ pub(super) struct BatchArgs {
     /// Nodes of a graph, to within a quarter
     #[arg(long, value_name = "N", default_value_t = 200)]
     nodes: usize,
-}
-
-/// Runs the command.
-pub fn run(args: Args) -> anyhow::Result<()> {
-    match args.what {
-        What::Model(args) => super::bench_model::run(args),
-        #[cfg(feature = "cuda")]
-        What::Cuda(args) => super::bench_cuda::run(args),
-    }
 }
 
 impl BatchArgs {

@@ -3,6 +3,9 @@
 //! In: `[T, 3 * heads * width]` with queries, keys and values one after the other, head after head. Out:
 //! `[T, heads * width]`. Scores are kept transposed, `[key, query]`, so that the softmax has no horizontal sums.
 
+mod narrow;
+
+use self::narrow::Narrow;
 use super::convolution::{Packing, Product, View, WeightGradient};
 use super::lanes::{Element, vectorized};
 
@@ -28,6 +31,9 @@ enum Part {
 impl Attention {
     /// Elements of scratch space that the forward and backward passes need.
     pub fn scratch_len<T: Element>(&self) -> usize {
+        if let Some(narrow) = Narrow::new(self) {
+            return narrow.scratch_len();
+        }
         let across = Packing::new::<T>(self.tokens).len(self.width);
         let along = Packing::new::<T>(self.width).len(self.tokens);
         2 * self.tokens * self.tokens + 2 * self.tokens + self.tokens * self.width + across.max(along)
@@ -35,6 +41,9 @@ impl Attention {
 
     /// `y = softmax(q k^T / sqrt(width)) v` for every head.
     pub fn run<T: Element>(&self, x: &[T], y: &mut [T], scratch: &mut [T]) {
+        if let Some(narrow) = Narrow::new(self) {
+            return narrow.run(x, y, scratch);
+        }
         let (t, w, inner) = (self.tokens, self.width, self.heads * self.width);
         let (probabilities, rest) = scratch.split_at_mut(t * t);
         for head in 0..self.heads {
@@ -52,6 +61,9 @@ impl Attention {
 
     /// `dx = ` gradient by queries, keys and values, overwritten.
     pub fn gradient<T: Element>(&self, x: &[T], dy: &[T], dx: &mut [T], scratch: &mut [T]) {
+        if let Some(narrow) = Narrow::new(self) {
+            return narrow.gradient(x, dy, dx, scratch);
+        }
         let (t, w, inner) = (self.tokens, self.width, self.heads * self.width);
         let (probabilities, rest) = scratch.split_at_mut(t * t);
         let (slopes, rest) = rest.split_at_mut(t * t);

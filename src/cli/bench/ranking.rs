@@ -1,0 +1,265 @@
+//! `foretell bench ranking`: rankings by cheap scores against the ranking after training, on a truth set.
+
+use crate::cli::interrupt::stop_flag;
+use crate::cli::output::print;
+use crate::execute::{Executor, Mode, NativeExecutor};
+use crate::files::create_folders;
+use crate::ghn::Ghn;
+use crate::images::{self, PreparedImages};
+use crate::network::Network;
+use crate::report::{
+    AgreementOptions, MethodRow, method_rows, methods_frame, methods_plot, methods_table, random_control,
+    write_csv,
+};
+use crate::score::Fidelity;
+use crate::training::Ending;
+use crate::truth::{
+    CheapPlan, CheapRow, CheapScorer, Method, OneBatchScore, Stages, Truth, TruthSet, epoch_methods, mean_of,
+    read_cheap, repeated, single_methods, staged_methods,
+};
+use anyhow::{Context, ensure};
+use sha2::{Digest, Sha256};
+use std::path::PathBuf;
+
+/// Rankings by cheap scores against the ranking after training, on a truth set.
+///
+/// Every trained architecture of the set is scored by every cheap means, and each means by how well its order agrees
+/// with the order after training. Scores are stored in scores.jsonl as they come, so that the same command goes on
+/// after Ctrl-C, and with other --steps or --stages measures only what is new. ranking.csv has all methods,
+/// ranking.png the accuracies.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Folder of the truth set, as `foretell truth` wrote it
+    #[arg(long, value_name = "DIR", default_value = "experiments/results/truth-fashion")]
+    truth: PathBuf,
+    /// Folder for scores, table and plot
+    #[arg(long, value_name = "DIR", default_value = "runs/ranking")]
+    out: PathBuf,
+    /// Hypernetwork: bundled, or a .safetensors or .pt file
+    #[arg(long, value_name = "bundled|FILE", default_value = "bundled")]
+    ghn: String,
+    /// Validation images that cheap scores are measured on
+    #[arg(long, value_name = "N", default_value_t = 1024)]
+    eval_images: usize,
+    /// Standard deviation of the noise; the truth set must have been tested at it
+    #[arg(long, value_name = "SD", default_value_t = 0.08)]
+    noise: f64,
+    /// Steps of SGD from predicted weights, each number a training of its own
+    #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "50,100,200")]
+    steps: Vec<u64>,
+    /// The same from He's random weights [default: as --steps]
+    #[arg(long, value_name = "N,...", value_delimiter = ',')]
+    he_steps: Option<Vec<u64>>,
+    /// Learning rate from predicted weights
+    #[arg(long, default_value_t = 0.025)]
+    lr: f64,
+    /// Learning rate from He's random weights
+    #[arg(long, default_value_t = 0.05)]
+    he_lr: f64,
+    /// A staged ranking, e.g. predicted,sgd:50=32,sgd:200=8; may be given several times [default: three halvings over
+    /// --steps]
+    #[arg(long, value_name = "STAGES")]
+    stages: Vec<Stages>,
+    /// Architectures that a ranking hands on; the regret of the best of them is shown
+    #[arg(long, value_name = "K", default_value_t = 5)]
+    top: usize,
+    /// Bootstrap samples of the intervals
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    samples: usize,
+    /// Seed of the images' order, random weights and bootstrap samples
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Measure nothing: compare what is stored
+    #[arg(long)]
+    stored: bool,
+    /// Architectures that are scored side by side [default: one for each core]; scores do not depend on it
+    #[arg(long, value_name = "N")]
+    workers: Option<usize>,
+    /// Threads of each of them
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    threads: usize,
+}
+
+/// Scores that need one batch and random weights.
+const ONE_BATCH: [(&str, OneBatchScore); 1] = [("gradient norm", gradient_norm)];
+
+/// Runs the command.
+pub fn run(args: Args) -> anyhow::Result<()> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let workers = args.workers.unwrap_or(cores);
+    for (flag, value) in [("--workers", workers), ("--threads", args.threads)] {
+        ensure!((1..=1024).contains(&value), "{flag} is {value}, expected 1 to 1024");
+    }
+    for (flag, value) in [("--eval-images", args.eval_images), ("--top", args.top)] {
+        ensure!(value > 0, "{flag} is 0, expected at least 1");
+    }
+    for (flag, value) in [("--lr", args.lr), ("--he-lr", args.he_lr), ("--noise", args.noise)] {
+        ensure!(value > 0.0 && value.is_finite(), "{flag} is {value}, expected a positive number");
+    }
+    let set = TruthSet::open(&args.truth).with_context(|| format!("--truth {}", args.truth.display()))?;
+    let levels = &set.config().evaluation.noise;
+    ensure!(
+        levels.contains(&args.noise),
+        "--noise {}: {} was tested at {levels:?}",
+        args.noise,
+        args.truth.display()
+    );
+    ensure!(!set.rows().is_empty(), "{}: no architecture is trained yet", args.truth.display());
+
+    let data = images::open(&set.config().training.images)?;
+    let images_of_a_training = {
+        let training = set.config().training_of(&set.architectures()[0], 0);
+        training.epochs * training.split(&data)?.0.len() as u64
+    };
+    let truth = Truth::of(&set, args.noise, images_of_a_training);
+    let stages = match args.stages.is_empty() {
+        false => args.stages.clone(),
+        true => default_stages(&args.steps, truth.ids.len())?,
+    };
+    let plan = CheapPlan {
+        ghn: args.ghn.clone(),
+        ghn_sha256: digest(&args.ghn)?,
+        eval_images: args.eval_images.min(data.validation.len()),
+        eval_batch: set.config().evaluation.batch,
+        noise: args.noise,
+        noise_seed: set.config().evaluation.noise_seed,
+        train_batch: set.config().training.batch,
+        lr_predicted: args.lr,
+        lr_he: args.he_lr,
+        seed: args.seed,
+    };
+    create_folders(&args.out)?;
+    let path = args.out.join("scores.jsonl");
+    let rows = match args.stored {
+        true => read_cheap(&path, &plan)?,
+        false => {
+            let ghn = if args.ghn == "bundled" { Ghn::bundled()? } else { Ghn::load(&args.ghn)? };
+            let scorer = CheapScorer::new(&set, plan, ghn, &data)?.with_one_batch_scores(&ONE_BATCH);
+            let fidelities = fidelities(&args, &stages);
+            let progress = |done: usize, total: usize, id: &str| eprintln!("{done} of {total}: {id}");
+            let parallel = [workers, args.threads];
+            let (ending, rows) = scorer.fill(&path, &fidelities, parallel, stop_flag(), &progress)?;
+            if ending == Ending::Stopped {
+                print(&format!("stopped; the same command goes on from {}\n", path.display()))?;
+                return Err(crate::Error::Interrupted.into());
+            }
+            rows
+        }
+    };
+    let options = AgreementOptions { top: args.top, samples: args.samples, seed: args.seed };
+    let methods = methods(&set, &truth, &rows, &stages);
+    let mut compared = vec![random_control(&truth, options)];
+    compared.extend(method_rows(&truth, &methods, options));
+    if let Some((others, methods)) = repeated(&set, &truth, args.noise) {
+        compared.extend(method_rows(&others, &methods, options));
+    }
+    let csv = args.out.join("ranking.csv");
+    write_csv(&methods_frame(&compared)?, &csv)?;
+    let subject = format!("{} architectures of the space {}", truth.ids.len(), set.config().space);
+    let plots = methods_plot(&for_plot(&compared), &subject, &args.out.join("ranking"))?;
+    let mut text = methods_table(&compared, args.top);
+    text += &format!(
+        "{subject}, each trained on {images_of_a_training} images in {:.0} s; regret in percentage points\n",
+        truth.seconds / truth.ids.len() as f64
+    );
+    for file in std::iter::once(&csv).chain(&plots) {
+        text += &format!("  {}\n", file.display());
+    }
+    print(&text)
+}
+
+/// L2 norm of the gradient of the mean cross entropy by all parameters (arXiv 2101.08134, section 3.2).
+fn gradient_norm(network: &Network, params: &[f32], images: &PreparedImages) -> crate::Result<f64> {
+    let mut executor = NativeExecutor::<f32>::new(network, images.len())?;
+    let mut gradient = vec![0.0; params.len()];
+    let mode = Mode::Train { dropout_seed: 0 };
+    executor.loss_and_gradient(params, images.images(), images.labels(), mode, &mut gradient)?;
+    let norm = gradient.iter().map(|&g| f64::from(g) * f64::from(g)).sum::<f64>().sqrt();
+    match norm.is_finite() {
+        true => Ok(norm),
+        false => Err(crate::Error::NonFinite(format!("the gradient norm is {norm}"))),
+    }
+}
+
+/// The first 16 digits of the SHA-256 of the hypernetwork's file; nothing for the bundled one.
+fn digest(ghn: &str) -> anyhow::Result<String> {
+    if ghn == "bundled" {
+        return Ok(String::new());
+    }
+    let bytes = std::fs::read(ghn).with_context(|| format!("--ghn {ghn}"))?;
+    Ok(Sha256::digest(&bytes)[..8].iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// All that is to be measured, cheapest first.
+fn fidelities(args: &Args, stages: &[Stages]) -> Vec<Fidelity> {
+    let he = args.he_steps.as_ref().unwrap_or(&args.steps);
+    let steps = args.steps.iter().map(|&steps| Fidelity::Sgd { steps });
+    let mut all: Vec<Fidelity> = std::iter::once(Fidelity::Predicted)
+        .chain(steps)
+        .chain(he.iter().map(|&steps| Fidelity::He { steps }))
+        .chain(stages.iter().flat_map(Stages::fidelities))
+        .filter(|fidelity| !matches!(fidelity, Fidelity::Sgd { steps: 0 } | Fidelity::He { steps: 0 }))
+        .collect();
+    all.sort();
+    all.dedup();
+    all
+}
+
+/// Halving from all at predicted weights over the two, three, ... smallest numbers of steps.
+fn default_stages(steps: &[u64], architectures: usize) -> anyhow::Result<Vec<Stages>> {
+    let mut steps: Vec<u64> = steps.iter().copied().filter(|&steps| steps > 0).collect();
+    steps.sort_unstable();
+    steps.dedup();
+    let mut all = Vec::new();
+    for last in 1..=steps.len() {
+        let mut text = "predicted".to_owned();
+        for (i, steps) in steps[..last].iter().enumerate() {
+            text += &format!(",sgd:{steps}={}", (architectures >> (i + 1)).max(1));
+        }
+        all.push(text.parse()?);
+    }
+    Ok(all)
+}
+
+fn methods(set: &TruthSet, truth: &Truth, rows: &[CheapRow], stages: &[Stages]) -> Vec<Method> {
+    let mut methods = single_methods(truth, rows);
+    let find = |name: &str| methods.iter().find(|method| method.name == name);
+    let mut joined = Vec::new();
+    for score in ["accuracy", "noisy accuracy"] {
+        let early = methods.iter().filter(|method| {
+            let way = method.name.split(' ').next().unwrap_or_default();
+            way.starts_with("sgd:") && method.name == format!("{way} {score}")
+        });
+        for early in early {
+            let others = [format!("predicted {score}"), "params".into(), "macs".into()];
+            joined.extend(others.iter().filter_map(|other| find(other)).map(|other| mean_of(other, early)));
+        }
+    }
+    methods.extend(joined);
+    for stages in stages {
+        methods.extend(staged_methods(truth, rows, stages));
+    }
+    methods.extend(epoch_methods(truth, set));
+    methods
+}
+
+/// A line for each way of ranking: in the plot of each truth the score that fits it, the accuracy with the clean and
+/// the noisy accuracy with the noisy one.
+fn for_plot(rows: &[MethodRow]) -> Vec<MethodRow> {
+    let mut shown = Vec::new();
+    for row in rows {
+        let fits = |score: &str| row.name.strip_suffix(score).map(str::to_owned);
+        if fits(" loss").is_some() || row.kind == "mean rank" || fits(" noisy accuracy").is_some() {
+            continue;
+        }
+        let mut row = row.clone();
+        if let Some(way) = fits(" accuracy") {
+            if let Some(noisy) = rows.iter().find(|other| other.name == format!("{way} noisy accuracy")) {
+                row.noisy = noisy.noisy;
+            }
+            row.name = way;
+        }
+        shown.push(row);
+    }
+    shown
+}

@@ -1,0 +1,83 @@
+//! Flags of fidelities above `predicted`: the stages of a search, and how weights are trained.
+
+use super::scoring::set;
+use crate::pipeline::{EvaluationSettings, RefinementSettings};
+use crate::search::Ladder;
+use anyhow::{Context, bail};
+use std::path::Path;
+
+/// Flags of the stages of a search.
+#[derive(Debug, clap::Args)]
+pub(super) struct LadderArgs {
+    /// Train the best candidates, in stages that halve their number: 40 % of the time finds candidates with predicted
+    /// weights, the rest goes to 100, 400 and 1600 steps of SGD and to training to the end (24, 8, 3 and 1 of them)
+    #[arg(long, conflicts_with = "fidelities")]
+    refine: bool,
+    /// The stages instead, or a file with one on each line: FIDELITY[=CANDIDATES][@SHARE OF THE TIME], as in
+    /// predicted@0.5,sgd:200=16@0.3,trained=2@0.2; he:N begins with random weights instead of predicted ones
+    #[arg(long, value_name = "STAGE,STAGE,...|FILE")]
+    fidelities: Option<String>,
+}
+
+/// Flags of training.
+#[derive(Debug, clap::Args)]
+pub(super) struct TrainingArgs {
+    /// Epochs of the fidelity trained [default: 10]
+    #[arg(long, value_name = "N")]
+    epochs: Option<u64>,
+    /// Images in a batch of training [default: 64]
+    #[arg(long, value_name = "N")]
+    train_batch: Option<usize>,
+    /// Learning rate of training, which falls along half a cosine [default: 0.025]
+    #[arg(long, value_name = "RATE")]
+    lr: Option<f64>,
+}
+
+impl LadderArgs {
+    /// The stages asked for, else those of `base`.
+    pub(super) fn over(&self, base: Option<Ladder>) -> anyhow::Result<Option<Ladder>> {
+        let Some(given) = &self.fidelities else {
+            // Stages of a study that is resumed stay, whichever they are.
+            return Ok(if self.refine { base.or_else(|| Some(Ladder::default())) } else { base });
+        };
+        let path = Path::new(given);
+        let text = match path.is_file() {
+            true => std::fs::read_to_string(path).map_err(crate::Error::io("read", path))?,
+            false => given.clone(),
+        };
+        Ok(Some(text.parse().with_context(|| match path.is_file() {
+            true => format!("--fidelities {}", path.display()),
+            false => "--fidelities".into(),
+        })?))
+    }
+}
+
+impl TrainingArgs {
+    /// Puts the settings of training in their place, where weights are trained (`is_refined`); `seed` is theirs unless
+    /// a study has settings already.
+    pub(super) fn over(
+        &self,
+        evaluation: &mut EvaluationSettings,
+        is_refined: bool,
+        seed: u64,
+    ) -> anyhow::Result<()> {
+        if !is_refined {
+            let given = [
+                ("--epochs", self.epochs.is_some()),
+                ("--train-batch", self.train_batch.is_some()),
+                ("--lr", self.lr.is_some()),
+            ];
+            if let Some((flag, _)) = given.into_iter().find(|(_, is_given)| *is_given) {
+                bail!("{flag}: no weights are trained; give --refine, --fidelities or --fidelity too");
+            }
+            evaluation.refinement = None;
+            return Ok(());
+        }
+        let refinement =
+            evaluation.refinement.get_or_insert_with(|| RefinementSettings { seed, ..Default::default() });
+        set(&mut refinement.epochs, &self.epochs);
+        set(&mut refinement.batch, &self.train_batch);
+        set(&mut refinement.lr, &self.lr);
+        Ok(())
+    }
+}

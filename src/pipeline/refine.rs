@@ -1,0 +1,200 @@
+//! Scores with trained weights: some steps of SGD, or training to the end, then the same images as ever.
+//!
+//! The recipe is that of `foretell train`: SGD with momentum, weight decay, clipping, crops and flips, and a learning
+//! rate that falls along half a cosine over the length of this very training. A dearer fidelity therefore begins
+//! anew instead of going on from a cheaper one, whose learning rate has fallen to 0. That costs at most what the
+//! cheaper stages cost, and makes a score independent of what was scored before.
+//!
+//! A set without training images trains on the first four fifths of its validation images and is scored on the rest.
+
+use super::{EvaluationSettings, GhnEvaluator, costs};
+use crate::execute::NativeExecutor;
+use crate::images::{Augmentation, DataSet, NoiseBank, PreparedImages};
+use crate::network::Network;
+use crate::score::{self, Fidelity, Scores};
+use crate::space::{ArchRecord, Architecture};
+use crate::training::{NetworkTrainer, NetworkTraining, RandomInit, SgdConfig, TrainOn, random_weights};
+use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+/// How weights are trained.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RefinementSettings {
+    /// Epochs of the fidelity `trained`.
+    pub epochs: u64,
+    /// Images in a batch.
+    pub batch: usize,
+    /// Learning rate at the beginning.
+    pub lr: f64,
+    /// Seed of the order of the images, of augmentation and of random initial weights.
+    pub seed: u64,
+}
+
+impl Default for RefinementSettings {
+    fn default() -> Self {
+        RefinementSettings { epochs: 10, batch: 64, lr: 0.025, seed: 0 }
+    }
+}
+
+/// Images to train on and to score trained weights on.
+pub(super) struct Refinery {
+    settings: RefinementSettings,
+    train_on: TrainOn,
+    data: DataSet,
+    steps_per_epoch: u64,
+    /// Held-out images, where the validation images are trained on.
+    held_out: Option<(PreparedImages, NoiseBank)>,
+}
+
+impl Refinery {
+    /// Splits the images.
+    ///
+    /// # Errors
+    /// A setting is out of range, or there are too few images.
+    pub(super) fn new(
+        settings: RefinementSettings,
+        evaluation: &EvaluationSettings,
+        data: DataSet,
+    ) -> Result<Refinery> {
+        let train_on = if data.train.is_some() { TrainOn::Train } else { TrainOn::Validation };
+        let arch = Architecture::Torchvision("resnet18".into());
+        let training = training(&settings, evaluation, train_on, record(&arch, 0), settings.epochs);
+        training.check()?;
+        let (train, validation) = training.split(&data)?;
+        if train.len() < 2 {
+            return Err(Error::Config(format!("{} has too few images to train on", data.name)));
+        }
+        let held_out = match train_on {
+            TrainOn::Train => None,
+            TrainOn::Validation => {
+                let (count, levels) = (evaluation.eval_images, &evaluation.noise_levels);
+                let noisy = NoiseBank::new(&validation, count, levels, evaluation.noise_seed)?;
+                Some((validation.prepare(count)?, noisy))
+            }
+        };
+        let steps_per_epoch = (train.len() / settings.batch.min(train.len())) as u64;
+        Ok(Refinery { settings, train_on, data, steps_per_epoch, held_out })
+    }
+
+    /// Optimiser steps of a fidelity.
+    pub(super) fn steps(&self, fidelity: Fidelity) -> u64 {
+        match fidelity {
+            Fidelity::Predicted => 0,
+            Fidelity::He { steps } | Fidelity::Sgd { steps } => steps,
+            Fidelity::Trained => self.settings.epochs * self.steps_per_epoch,
+        }
+    }
+}
+
+fn record(arch: &Architecture, num_classes: usize) -> ArchRecord {
+    ArchRecord { id: arch.arch_hash().to_string(), split: String::new(), num_classes, arch: arch.clone() }
+}
+
+fn training(
+    settings: &RefinementSettings,
+    evaluation: &EvaluationSettings,
+    train_on: TrainOn,
+    architecture: ArchRecord,
+    epochs: u64,
+) -> NetworkTraining {
+    NetworkTraining {
+        architecture,
+        init: String::new(),
+        images: evaluation.images.clone(),
+        train_on,
+        shots: None,
+        epochs,
+        batch: settings.batch,
+        optimizer: SgdConfig { lr: settings.lr, ..SgdConfig::default() },
+        warmup: 0,
+        clip: 5.0,
+        augmentation: Augmentation::default(),
+        drop_path: 0.0,
+        // Scores are measured on prepared images instead.
+        eval_images: 1,
+        eval_batch: evaluation.batch,
+        seed: settings.seed,
+    }
+}
+
+impl GhnEvaluator {
+    /// Scores at any fidelity, latency included, for predefined networks without cells too.
+    ///
+    /// # Errors
+    /// As [`GhnEvaluator::score`]; training diverges, or `stop` became true; or the settings know no refinement.
+    pub fn score_any_at(&self, arch: &Architecture, fidelity: Fidelity, stop: &AtomicBool) -> Result<Scores> {
+        match fidelity {
+            Fidelity::Predicted => self.score_any(arch),
+            fidelity => self.refined(arch, fidelity, None, stop, self.settings.measure_latency),
+        }
+    }
+
+    /// Trains and scores; writes the weights to `keep`.
+    pub(super) fn refined(
+        &self,
+        arch: &Architecture,
+        fidelity: Fidelity,
+        keep: Option<&Path>,
+        stop: &AtomicBool,
+        is_timed: bool,
+    ) -> Result<Scores> {
+        let Some(refinery) = &self.refinery else {
+            return Err(Error::Config(format!("{fidelity} needs settings for training")));
+        };
+        let (steps, seed) = (refinery.steps(fidelity), refinery.settings.seed);
+        let epochs = steps.div_ceil(refinery.steps_per_epoch).max(1);
+        let source = self.settings.ghn.as_ref().map_or("bundled".into(), |path| path.display().to_string());
+        let config = NetworkTraining {
+            init: match fidelity {
+                Fidelity::He { .. } => format!("he, {fidelity}"),
+                _ => format!("ghn {source}, {fidelity}"),
+            },
+            ..training(
+                &refinery.settings,
+                &self.settings,
+                refinery.train_on,
+                record(arch, self.classes),
+                epochs,
+            )
+        };
+        let mut predict_ms = None;
+        let initial = |network: &Network| match fidelity {
+            Fidelity::He { .. } => Ok(random_weights(network, RandomInit::He, seed)),
+            _ => {
+                let started = Instant::now();
+                let params = self.predicted(network);
+                predict_ms = Some(started.elapsed().as_secs_f64() * 1e3);
+                params
+            }
+        };
+        let mut trainer = NetworkTrainer::new(config, &refinery.data, initial)?.of_length(steps);
+        while trainer.steps_taken() < trainer.total_steps() {
+            if stop.load(Ordering::Relaxed) {
+                return Err(Error::Interrupted);
+            }
+            trainer.step()?;
+        }
+        let (clean, noisy) = match &refinery.held_out {
+            Some((clean, noisy)) => (clean, noisy),
+            None => (&self.clean, &self.noisy),
+        };
+        let (network, params) = (trainer.network(), trainer.params());
+        let batch = self.settings.batch.min(clean.len());
+        let largest = if is_timed { batch.max(self.settings.latency_batch) } else { batch };
+        let mut executor = NativeExecutor::with_workspace(network, largest, &self.workspace)?;
+        let mut scores = Scores { predict_ms, ..costs(network) };
+        scores.set_accuracy(&score::accuracy(&mut executor, params, clean, batch)?);
+        scores.set_noise(score::noise_accuracy(&mut executor, params, noisy, batch)?);
+        if is_timed {
+            self.time(&mut executor, params, &mut scores)?;
+        }
+        if let Some(path) = keep {
+            trainer.write_weights(path)?;
+        }
+        Ok(scores)
+    }
+}

@@ -1,0 +1,200 @@
+//! The stages of a ladder inside the search loop: when one ends, whom the next takes, and what they score.
+
+use super::{Driver, Job, Step};
+use crate::score::{Bar, Fidelity, Scores};
+use crate::search::{Ladder, Limits, Metric, Objective, Outcome, StopReason};
+use crate::study::stages::{bar, taken};
+use crate::study::{Event, now_ms};
+use crate::{Error, Result};
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+
+/// How much longer than its estimate a training may take.
+const SLACK: f64 = 1.05;
+
+/// A stage above `predicted` at work.
+pub(super) struct Rung {
+    fidelity: Fidelity,
+    queue: VecDeque<u64>,
+    started: u64,
+}
+
+/// Whether candidates may be dropped before the last image: only if the accuracy alone decides.
+pub(super) fn races(objective: &Objective, limits: &Limits) -> bool {
+    matches!(objective.terms(), [(Metric::Accuracy, _)]) && limits.max_latency_ms.is_none()
+}
+
+impl Driver<'_> {
+    /// The stage that an earlier session left.
+    pub(super) fn go_on(&mut self) {
+        let Some(record) = self.plan.ladder.and(self.study.stage()) else { return };
+        self.stage = Some(record.stage);
+        let fidelity = record.fidelity;
+        let is_open = |number: &u64| {
+            let refined = &self.study.trials()[*number as usize].refined;
+            !refined.iter().any(|refined| refined.fidelity == fidelity)
+        };
+        let queue: VecDeque<u64> = record.trials.iter().copied().filter(is_open).collect();
+        let started = (record.trials.len() - queue.len()) as u64;
+        self.rung = fidelity.is_refined().then_some(Rung { fidelity, queue, started });
+    }
+
+    /// Begins `stage`, or says why there is none.
+    pub(super) fn begin(&mut self, ladder: &Ladder, stage: usize) -> Result<Option<StopReason>> {
+        let Some(fidelity) = ladder.stages().get(stage).map(|stage| stage.fidelity) else {
+            let seconds = self.plan.budget.seconds;
+            let is_late = seconds.is_some_and(|seconds| self.elapsed_s() >= seconds);
+            return Ok(Some(if is_late { StopReason::Seconds } else { StopReason::Refined }));
+        };
+        let trials = match fidelity.is_refined() {
+            true => taken(self.study.trials(), self.plan.objective, ladder, stage)?,
+            false => Vec::new(),
+        };
+        let (time_ms, elapsed_s) = (now_ms(), self.elapsed_s());
+        self.study.record(&[Event::Staged {
+            stage,
+            time_ms,
+            elapsed_s,
+            fidelity,
+            trials: trials.clone(),
+        }])?;
+        self.stage = Some(stage);
+        self.rung = fidelity.is_refined().then(|| Rung { fidelity, queue: trials.into(), started: 0 });
+        Ok(None)
+    }
+
+    /// The next candidate of the rung, or the end of it.
+    pub(super) fn climb(&mut self, ladder: &Ladder) -> Result<Option<Step>> {
+        let stage = self.stage.unwrap_or(0);
+        while let Some(rung) = &mut self.rung {
+            let Some(trial) = rung.queue.pop_front() else {
+                if self.in_flight > 0 {
+                    return Ok(Some(Step::Wait));
+                }
+                return Ok(self.begin(ladder, stage + 1)?.map(Step::Stop));
+            };
+            let (fidelity, is_first) = (rung.fidelity, rung.started == 0);
+            if !self.fits(ladder, stage, trial, fidelity, is_first) {
+                continue;
+            }
+            if let Some(rung) = &mut self.rung {
+                rung.started += 1;
+            }
+            let arch = self.study.trials()[trial as usize].arch.clone();
+            let keep = match self.plan.weights {
+                Some(weights) => Some(weights.prepared(trial, fidelity)?),
+                None => None,
+            };
+            return Ok(Some(Step::Dispatch(Box::new(Job::Refine { trial, arch, fidelity, keep }))));
+        }
+        Ok(None)
+    }
+
+    /// Whether the time left allows to begin a candidate: before the end of the stage's share, though one of each
+    /// stage may begin later, and never if it would last beyond the budget.
+    fn fits(&self, ladder: &Ladder, stage: usize, trial: u64, fidelity: Fidelity, is_first: bool) -> bool {
+        let Some(seconds) = self.plan.budget.seconds else { return true };
+        let elapsed_s = self.elapsed_s();
+        let lasts = self.estimate(trial, fidelity).unwrap_or(0.0);
+        elapsed_s + lasts < seconds && (is_first || elapsed_s < seconds * ladder.end(stage))
+    }
+
+    /// Seconds that a refinement will take, from the trial's own last one, or the mean of those at the same fidelity.
+    fn estimate(&self, trial: u64, fidelity: Fidelity) -> Option<f64> {
+        let steps = |fidelity| self.plan.evaluator.steps(fidelity).filter(|&steps| steps > 0);
+        let own = self.study.trials()[trial as usize].refined.last();
+        let by_steps = own.and_then(|own| {
+            let times = steps(fidelity)? as f64 / steps(own.fidelity)? as f64;
+            Some(SLACK * own.wall_s * times)
+        });
+        by_steps.or_else(|| {
+            let all = self.study.trials().iter().flat_map(|trial| &trial.refined);
+            let same: Vec<f64> =
+                all.filter(|refined| refined.fidelity == fidelity).map(|refined| refined.wall_s).collect();
+            (!same.is_empty()).then(|| same.iter().sum::<f64>() / same.len() as f64)
+        })
+    }
+
+    /// What trial `number` has to reach to be scored on all images; the same whenever it is asked.
+    pub(super) fn bar(&self, number: u64) -> Option<Bar> {
+        let count = self.plan.ladder?.first_count()?;
+        if !races(self.plan.objective, &self.plan.limits) {
+            return None;
+        }
+        bar(self.study.trials(), self.known_to(number), count)
+    }
+
+    /// Tells the strategy the outcomes of stages whose turn has come: just when it knows the trials that it knows at
+    /// the first choice after the stage.
+    pub(super) fn tell_stages(&mut self) -> Result<()> {
+        while let Some(record) = self.study.stages().get(self.told_stages) {
+            if self.known_to(record.after) > self.told {
+                return Ok(());
+            }
+            for &number in &record.trials {
+                let trial = &self.study.trials()[number as usize];
+                let Some(refined) = trial.refined.iter().find(|r| r.fidelity == record.fidelity) else {
+                    continue;
+                };
+                let merits = match (&refined.reason, refined.value) {
+                    (Some(_), _) => None,
+                    (None, Some(value)) => Some(vec![value]),
+                    (None, None) => Some(self.plan.objective.merits(&refined.scores)?),
+                };
+                let chosen_after = Some(self.known_to(number));
+                let (arch, merits) = (&trial.arch, merits.as_deref());
+                let outcome = Outcome { trial: number, arch, merits, chosen_after };
+                self.strategy.tell_refined(outcome, record.fidelity);
+            }
+            self.told_stages += 1;
+        }
+        Ok(())
+    }
+
+    /// Records what a refinement came to.
+    pub(super) fn conclude_refined(
+        &mut self,
+        trial: u64,
+        fidelity: Fidelity,
+        wall_s: f64,
+        result: Result<Scores>,
+    ) -> Result<()> {
+        let known = &self.study.trials()[trial as usize].scores;
+        let outcome = match result {
+            // Left without outcome: a resume runs it again.
+            Err(Error::Interrupted) => {
+                self.plan.interrupted.store(true, Ordering::Relaxed);
+                return Ok(());
+            }
+            Err(error) => Err((error.to_string(), Scores::default())),
+            Ok(scores) => {
+                let scores = scores.or(known);
+                match (scores.first_non_finite(), self.plan.objective.merits(&scores)) {
+                    (Some(name), _) => Err((format!("the score {name} is not a finite number"), scores)),
+                    (None, Err(error)) => Err((error.to_string(), scores)),
+                    (None, Ok(merits)) => Ok(((!self.plan.objective.is_pareto()).then(|| merits[0]), scores)),
+                }
+            }
+        };
+        let (value, reason, scores) = match outcome {
+            Ok((value, scores)) => (value, None, scores),
+            Err((reason, scores)) => (None, Some(reason), scores.finite()),
+        };
+        let (time_ms, elapsed_s) = (now_ms(), self.elapsed_s());
+        self.study.record(&[Event::Refined {
+            trial,
+            time_ms,
+            wall_s,
+            elapsed_s,
+            fidelity,
+            value,
+            reason,
+            scores,
+        }])?;
+        if let Some(weights) = self.plan.weights {
+            weights.prune(self.study.trials(), self.plan.objective)?;
+        }
+        (self.watch)(self.study);
+        Ok(())
+    }
+}

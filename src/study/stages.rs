@@ -1,0 +1,114 @@
+//! Which trials the stages of a ladder take: functions of the trials alone, so that a resumed study takes the same.
+
+use super::{Trial, TrialState};
+use crate::Result;
+use crate::score::{Bar, Fidelity};
+use crate::search::{self, Ladder, Objective};
+
+/// Trials whose trained weights are kept.
+const FINALISTS: usize = 3;
+
+/// Numbers with merits, best first: by the one merit, or by front and, within a front, the least crowded first.
+fn best_first(candidates: &[(u64, Vec<f64>)]) -> Vec<u64> {
+    let merits: Vec<&[f64]> = candidates.iter().map(|(_, merits)| merits.as_slice()).collect();
+    let several = merits.first().is_some_and(|first| first.len() > 1);
+    // Two numbers for each, higher is better.
+    let mut keys: Vec<(f64, f64, u64)> =
+        candidates.iter().map(|(number, merits)| (merits[0], 0.0, *number)).collect();
+    if several {
+        let fronts = search::fronts(&merits);
+        for front in 0..=fronts.iter().copied().max().unwrap_or(0) {
+            let members: Vec<usize> = (0..merits.len()).filter(|&i| fronts[i] == front).collect();
+            let of_front: Vec<&[f64]> = members.iter().map(|&i| merits[i]).collect();
+            for (&i, distance) in members.iter().zip(search::crowding(&of_front)) {
+                (keys[i].0, keys[i].1) = (-(front as f64), distance);
+            }
+        }
+    }
+    keys.sort_by(|a, b| b.0.total_cmp(&a.0).then(b.1.total_cmp(&a.1)).then(a.2.cmp(&b.2)));
+    keys.into_iter().map(|key| key.2).collect()
+}
+
+/// Finished trials with scores at `fidelity`, best first.
+fn ranked_at(trials: &[Trial], objective: &Objective, fidelity: Fidelity) -> Result<Vec<u64>> {
+    let scored = trials.iter().filter_map(|trial| Some((trial, trial.scores_at(fidelity)?)));
+    let merits = scored.map(|(trial, scores)| {
+        let merits = match trial.value_at(fidelity) {
+            Some(value) => vec![value],
+            None => objective.merits(scores)?,
+        };
+        Ok((trial.number, merits))
+    });
+    Ok(best_first(&merits.collect::<Result<Vec<_>>>()?))
+}
+
+/// The trials that a stage takes and that were not scored at its fidelity yet, best first: the best at the fidelity
+/// below, as many as the ladder says, but at most half of them.
+pub(super) fn taken(
+    trials: &[Trial],
+    objective: &Objective,
+    ladder: &Ladder,
+    stage: usize,
+) -> Result<Vec<u64>> {
+    let (fidelity, count) = (ladder.stages()[stage].fidelity, ladder.stages()[stage].count);
+    let ranked = ranked_at(trials, objective, ladder.source(stage))?;
+    let half = ranked.len().div_ceil(2);
+    let count = count.map_or(0, |count| usize::try_from(count).unwrap_or(half).min(half));
+    let is_new =
+        |number: &u64| !trials[*number as usize].refined.iter().any(|refined| refined.fidelity == fidelity);
+    Ok(ranked.into_iter().take(count).filter(is_new).collect())
+}
+
+/// What a candidate has to reach, to be scored on all images: the `count`th best of the first `known` trials. Nothing
+/// while there are fewer.
+pub(super) fn bar(trials: &[Trial], known: u64, count: u64) -> Option<Bar> {
+    let told = trials.iter().take(known as usize).filter(|trial| trial.state == TrialState::Finished);
+    let mut full: Vec<(f64, u64, &Trial)> = told
+        .filter(|trial| trial.answers.is_some())
+        .filter_map(|trial| Some((trial.value?, trial.number, trial)))
+        .collect();
+    full.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+    let (_, number, trial) = full.get(usize::try_from(count.checked_sub(1)?).ok()?)?;
+    Some(Bar { trial: *number, answers: trial.answers.clone()? })
+}
+
+/// The trials whose trained weights a study keeps, best first: three of those that were refined, the highest fidelity
+/// first, then the best.
+///
+/// # Errors
+/// A score of the objective is missing, which would be a bug.
+pub fn finalists(trials: &[Trial], objective: &Objective) -> Result<Vec<(u64, Fidelity)>> {
+    let refined = trials.iter().map(Trial::fidelity).filter(|fidelity| fidelity.is_refined());
+    let mut levels: Vec<Fidelity> = refined.collect();
+    levels.sort_unstable();
+    levels.dedup();
+    let mut kept = Vec::new();
+    for &level in levels.iter().rev() {
+        let ranked = ranked_at(trials, objective, level)?;
+        let reached = ranked.into_iter().filter(|&number| trials[number as usize].fidelity() == level);
+        kept.extend(reached.map(|number| (number, level)));
+    }
+    kept.truncate(FINALISTS);
+    Ok(kept)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_merit_sorts_by_itself_and_several_by_fronts_and_crowding() {
+        let one = [(0, vec![0.1]), (1, vec![0.3]), (2, vec![0.3]), (3, vec![0.2])];
+        assert_eq!(best_first(&one), [1, 2, 3, 0]);
+        let several = [
+            (0, vec![0.1, 0.1]),
+            (1, vec![0.9, 0.1]),
+            (2, vec![0.5, 0.5]),
+            (3, vec![0.45, 0.52]),
+            (4, vec![0.1, 0.9]),
+        ];
+        // The ends of the front, then its less crowded members, then who is dominated.
+        assert_eq!(best_first(&several), [1, 4, 2, 3, 0]);
+        assert!(best_first(&[]).is_empty());
+    }
+}
