@@ -163,6 +163,8 @@ fn rankings_are_measured_against_the_truth() {
     for method in [
         "random order",
         "params",
+        "synflow",
+        "naswot",
         "gradient norm",
         "predicted accuracy",
         "predicted noisy accuracy",

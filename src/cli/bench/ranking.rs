@@ -2,16 +2,15 @@
 
 use crate::cli::interrupt::stop_flag;
 use crate::cli::output::print;
-use crate::execute::{Executor, Mode, NativeExecutor};
+use crate::execute::NativeExecutor;
 use crate::files::create_folders;
 use crate::ghn::Ghn;
-use crate::images::{self, PreparedImages};
-use crate::network::Network;
+use crate::images;
 use crate::report::{
     AgreementOptions, MethodRow, method_rows, methods_frame, methods_plot, methods_table, random_control,
     write_csv,
 };
-use crate::score::Fidelity;
+use crate::score::{Fidelity, gradient_norm, naswot, synflow};
 use crate::training::Ending;
 use crate::truth::{
     CheapPlan, CheapRow, CheapScorer, Method, OneBatchScore, Stages, Truth, TruthSet, epoch_methods, mean_of,
@@ -81,7 +80,15 @@ pub struct Args {
 }
 
 /// Scores that need one batch and random weights.
-const ONE_BATCH: [(&str, OneBatchScore); 1] = [("gradient norm", gradient_norm)];
+const ONE_BATCH: [(&str, OneBatchScore); 3] = [
+    ("synflow", |network, params, _| synflow(network, params)),
+    ("naswot", |network, params, images| {
+        naswot(&mut NativeExecutor::new(network, images.len())?, params, images)
+    }),
+    ("gradient norm", |network, params, images| {
+        gradient_norm(network, &mut NativeExecutor::<f32>::new(network, images.len())?, params, images)
+    }),
+];
 
 /// Runs the command.
 pub fn run(args: Args) -> anyhow::Result<()> {
@@ -166,19 +173,6 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         text += &format!("  {}\n", file.display());
     }
     print(&text)
-}
-
-/// L2 norm of the gradient of the mean cross entropy by all parameters (arXiv 2101.08134, section 3.2).
-fn gradient_norm(network: &Network, params: &[f32], images: &PreparedImages) -> crate::Result<f64> {
-    let mut executor = NativeExecutor::<f32>::new(network, images.len())?;
-    let mut gradient = vec![0.0; params.len()];
-    let mode = Mode::Train { dropout_seed: 0 };
-    executor.loss_and_gradient(params, images.images(), images.labels(), mode, &mut gradient)?;
-    let norm = gradient.iter().map(|&g| f64::from(g) * f64::from(g)).sum::<f64>().sqrt();
-    match norm.is_finite() {
-        true => Ok(norm),
-        false => Err(crate::Error::NonFinite(format!("the gradient norm is {norm}"))),
-    }
 }
 
 /// The first 16 digits of the SHA-256 of the hypernetwork's file; nothing for the bundled one.
