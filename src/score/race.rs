@@ -159,7 +159,8 @@ mod tests {
     fn a_clearly_worse_candidate_is_dropped_and_estimated_by_pairs() {
         // The bar is right on 7 of 8 of the first 64 images and on 3 of 4 of the rest; the candidate on half as
         // many.
-        let bar_right = |image: usize| if image < 64 { image % 8 != 0 } else { image % 4 != 0 };
+        let bar_right =
+            |image: usize| if image < 64 { !image.is_multiple_of(8) } else { !image.is_multiple_of(4) };
         let bar = Bar { trial: 3, answers: answers(bar_right, 640) };
         let worse = images(|image| bar_right(image) && image % 2 == 1, 640);
         let raced = race(&mut FirstPixels::new(2, 2), &[], &worse, 10, Some(&bar)).unwrap();
@@ -176,7 +177,7 @@ mod tests {
 
     #[test]
     fn equal_and_better_candidates_see_all_images_and_score_as_without_a_race() {
-        let bar = Bar { trial: 0, answers: answers(|image| image % 3 != 0, 600) };
+        let bar = Bar { trial: 0, answers: answers(|image| !image.is_multiple_of(3), 600) };
         for right in [|image: usize| image % 3 != 1, |image: usize| !image.is_multiple_of(7)] {
             let images = images(right, 600);
             let raced = race(&mut FirstPixels::new(2, 2), &[], &images, 10, Some(&bar)).unwrap();

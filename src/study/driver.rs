@@ -61,12 +61,12 @@ pub struct Plan<'a> {
 }
 
 enum Job {
-    Score { trial: u64, arch: CellArchitecture, cost: Scores, bar: Option<Bar> },
+    Score { trial: u64, arch: CellArchitecture, cost: Box<Scores>, bar: Option<Bar> },
     Refine { trial: u64, arch: CellArchitecture, fidelity: Fidelity, keep: Option<PathBuf> },
 }
 
 enum Done {
-    Score { trial: u64, wall_s: f64, cost: Scores, result: Result<Measured> },
+    Score { trial: u64, wall_s: f64, cost: Box<Scores>, result: Result<Measured> },
     Refine { trial: u64, wall_s: f64, fidelity: Fidelity, result: Result<Scores> },
 }
 
@@ -260,7 +260,7 @@ impl<'d> Driver<'d> {
             let done = results.recv().map_err(|_| Error::Config("all workers have ended".into()))?;
             self.in_flight -= 1;
             match done {
-                Done::Score { trial, wall_s, cost, result } => self.conclude(trial, wall_s, cost, result)?,
+                Done::Score { trial, wall_s, cost, result } => self.conclude(trial, wall_s, *cost, result)?,
                 Done::Refine { trial, wall_s, fidelity, result } => {
                     self.conclude_refined(trial, fidelity, wall_s, result)?;
                 }
@@ -420,7 +420,7 @@ impl<'d> Driver<'d> {
             None => {
                 self.study.record(&[started])?;
                 let bar = self.bar(trial);
-                Ok(Some(Job::Score { trial, arch, cost, bar }))
+                Ok(Some(Job::Score { trial, arch, cost: Box::new(cost), bar }))
             }
             Some(reason) => {
                 let (time_ms, elapsed_s) = (now_ms(), self.elapsed_s());

@@ -17,7 +17,7 @@ pub struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum What {
     /// Rankings by cheap scores against the ranking after training, on a truth set
-    Ranking(ranking::Args),
+    Ranking(Box<ranking::Args>),
     /// What a GPU should take, by a model of its work and its waits; needs no GPU
     Model(model::Args),
     /// What this GPU takes: the kernels are checked against the CPU, then timed
@@ -28,7 +28,7 @@ enum What {
 /// Runs the command.
 pub fn run(args: Args) -> anyhow::Result<()> {
     match args.what {
-        What::Ranking(args) => ranking::run(args),
+        What::Ranking(args) => ranking::run(*args),
         What::Model(args) => model::run(args),
         #[cfg(feature = "cuda")]
         What::Cuda(args) => cuda::run(args),
