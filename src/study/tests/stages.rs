@@ -7,7 +7,7 @@ use crate::score::{Fidelity, Scores};
 use crate::search::contract::strategies;
 use crate::search::formula::FormulaEvaluator;
 use crate::search::{
-    Budget, Evaluator, Limits, Measured, Outcome, Proposals, Random, Refine, StopReason, Strategy,
+    Budget, Evaluator, Limits, Measured, Objective, Outcome, Proposals, Random, Refine, StopReason, Strategy,
     StrategySettings,
 };
 use crate::space::{CellArchitecture, Op};
@@ -205,7 +205,8 @@ fn a_training_that_is_interrupted_is_run_again() {
 #[test]
 fn candidates_out_of_reach_see_fewer_images_and_are_not_trained() {
     let budget = Budget { trials: Some(150), ..Budget::default() };
-    let setup = Setup { budget, ..staged(&StrategySettings::Random, "predicted,sgd:5=8") };
+    let objective: Objective = "accuracy".parse().unwrap();
+    let setup = Setup { budget, objective, ..staged(&StrategySettings::Random, "predicted,sgd:5=8") };
     let mut study = study_in(&Memory::default());
     setup.run(&mut study).unwrap();
     let finished = || study.trials().iter().filter(|trial| trial.state == TrialState::Finished);
