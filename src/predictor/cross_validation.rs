@@ -1,8 +1,9 @@
 //! How well regressors predict samples that they have not learned from.
 
 use super::Sample;
-use super::kendall::{Tau, kendall_tau};
+use super::kendall::Tau;
 use super::regressor::Regressor;
+use crate::score::kendall_tau;
 use crate::{Error, Result};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;

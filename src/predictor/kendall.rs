@@ -1,45 +1,14 @@
 //! Kendall's rank correlation with an interval.
 //!
-//! In: pairs of numbers. Out: tau-b (Kendall 1945, doi:10.1093/biomet/33.3.239), which counts ties, and the percentile
-//! interval of a bootstrap over the pairs.
+//! In: pairs of numbers. Out: [tau-b](kendall_tau) and the percentile interval of a bootstrap over the pairs.
 
+use crate::score::kendall_tau;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
-use std::cmp::Ordering;
 
 /// Resamples of the bootstrap.
 const RESAMPLES: u64 = 500;
-
-/// Kendall's tau-b of `a` and `b`; none if fewer than two pairs differ in either.
-///
-/// ```
-/// use foretell::predictor::kendall_tau;
-/// assert_eq!(kendall_tau(&[1.0, 2.0, 3.0], &[10.0, 30.0, 20.0]), Some(1.0 / 3.0));
-/// assert_eq!(kendall_tau(&[1.0, 1.0], &[10.0, 30.0]), None);
-/// ```
-///
-/// # Panics
-/// The lengths differ.
-pub fn kendall_tau(a: &[f64], b: &[f64]) -> Option<f64> {
-    assert_eq!(a.len(), b.len(), "pairs of numbers");
-    // Concordant less discordant pairs, and pairs that are not tied in a and in b.
-    let (mut balance, mut of_a, mut of_b) = (0i64, 0i64, 0i64);
-    for i in 1..a.len() {
-        for j in 0..i {
-            let (x, y) = (sign(a[i], a[j]), sign(b[i], b[j]));
-            balance += x * y;
-            of_a += x * x;
-            of_b += y * y;
-        }
-    }
-    (of_a > 0 && of_b > 0).then(|| balance as f64 / ((of_a as f64) * (of_b as f64)).sqrt())
-}
-
-/// 1, 0 or -1, by the total order, which holds NaN too.
-fn sign(x: f64, y: f64) -> i64 {
-    if x == y { 0 } else { i64::from(x.total_cmp(&y) == Ordering::Greater) * 2 - 1 }
-}
 
 /// A rank correlation and how sure it is.
 #[derive(Clone, Copy, Debug, PartialEq)]

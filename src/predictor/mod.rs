@@ -19,7 +19,7 @@ mod standard;
 
 pub use cross_validation::{CrossValidation, Folds};
 pub use features::{CHEAP_SCORES, CheapScores, FeatureProbe, Features};
-pub use kendall::{Tau, kendall_tau};
+pub use kendall::Tau;
 pub use learner::Learner;
 pub use predict::{Estimate, Predictor};
 pub use properties::{CHOSEN, FeatureSet, NO_REGRESSOR, Property, PropertyRow, property_rows};

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::deepnets::predefined;
+use crate::score::kendall_tau;
 use crate::space::{Architecture, CellArchitecture};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;

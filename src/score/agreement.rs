@@ -44,7 +44,7 @@ pub fn kendall_tau(a: &[f64], b: &[f64]) -> Option<f64> {
     }
     // Pairs that are tied in neither score, less twice the disagreeing ones among them.
     let difference = (all + ties_both) as f64 - (ties_a + ties_b) as f64 - 2.0 * swaps as f64;
-    Some((difference / (untied_a as f64).sqrt() / (untied_b as f64).sqrt()).clamp(-1.0, 1.0))
+    Some((difference / (untied_a as f64 * untied_b as f64).sqrt()).clamp(-1.0, 1.0))
 }
 
 fn pairs(n: usize) -> u64 {
