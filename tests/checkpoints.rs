@@ -43,6 +43,42 @@ fn pytorch_checkpoints_become_safetensors() {
 }
 
 #[test]
+fn half_precision_halves_the_file_and_rounds_to_11_bits() {
+    let folder = tempfile::tempdir().unwrap();
+    let ghn = Ghn::load(unpack(folder.path(), "ghn2_tiny_trained.pt")).unwrap();
+    let (whole, half) = (folder.path().join("whole.safetensors"), folder.path().join("half.safetensors"));
+    ghn.save(&whole).unwrap();
+    ghn.save_half(&half).unwrap();
+    let data = |path: &Path| {
+        let bytes = std::fs::read(path).unwrap();
+        bytes.len() - 8 - u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize
+    };
+    assert_eq!(2 * data(&half), data(&whole));
+    let read = Ghn::load(&half).unwrap();
+    assert_eq!(read.config(), ghn.config());
+    let mut rounded = 0;
+    for ((name, read), (_, exact)) in values(&read).into_iter().zip(values(&ghn)) {
+        for (read, exact) in read.into_iter().zip(exact) {
+            // Half a unit in the last of 11 bits; below 2^-14 the spacing stays 2^-24.
+            assert!(
+                (read - exact).abs() <= (exact.abs() / 2048.0).max(2f64.powi(-25)),
+                "{name}: {exact} {read}"
+            );
+            rounded += usize::from(read != exact);
+        }
+    }
+    assert!(rounded > 0);
+
+    let mut tensors = read_tensors(&whole).unwrap().tensors;
+    let name = tensors.keys().next().unwrap().clone();
+    tensors.insert(name.clone(), (tensors[&name].ones_like().unwrap() * 1e5).unwrap());
+    let message =
+        Ghn::from_tensors(ghn.config().clone(), tensors).unwrap().save_half(&half).unwrap_err().to_string();
+    assert!(message.contains(&name) && message.contains("f16"), "{message}");
+    assert_eq!(values(&Ghn::load(&half).unwrap()), values(&read), "the former file stays");
+}
+
+#[test]
 fn both_versions_of_pytorch_hold_the_same_training_state() {
     let folder = tempfile::tempdir().unwrap();
     let old = Checkpoint::read(unpack(folder.path(), "ghn2_tiny_trained.pt")).unwrap();

@@ -8,8 +8,8 @@ use super::pytorch::{Archive, entry, size, sizes};
 use super::tensor_file::{parse_tensors, write_tensors};
 use crate::ghn::{Ghn, GhnConfig};
 use crate::{Error, Result};
-use candle_core::Tensor;
 use candle_core::pickle::Object;
+use candle_core::{DType, Tensor};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -72,10 +72,31 @@ impl Ghn {
     /// [`Error::Io`] naming the path.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let tensors = self.vars().into_iter().map(|(name, var)| (name, var.as_tensor().clone())).collect();
+        self.write(path.as_ref(), &tensors)
+    }
+
+    /// Like [`Ghn::save`] with tensors rounded to `f16`, in half the bytes; reading makes them `f32` again.
+    ///
+    /// # Errors
+    /// [`Error::Io`] naming the path; [`Error::NonFinite`] if a weight is beyond the range of `f16`.
+    pub fn save_half(&self, path: impl AsRef<Path>) -> Result<()> {
+        let mut tensors = BTreeMap::new();
+        for (name, var) in self.vars() {
+            let half = var.as_tensor().to_dtype(DType::F16)?;
+            let largest = half.to_dtype(DType::F64)?.abs()?.max_all()?.to_scalar::<f64>()?;
+            if !largest.is_finite() {
+                return Err(Error::NonFinite(format!("tensor {name} holds values beyond the range of f16")));
+            }
+            tensors.insert(name, half);
+        }
+        self.write(path.as_ref(), &tensors)
+    }
+
+    fn write(&self, path: &Path, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
         let config = serde_json::to_string(self.config()).map_err(|e| Error::Config(e.to_string()))?;
         let metadata = [("config", config.as_str()), ("format", "pt"), (VERSION_KEY, VERSION)]
             .map(|(key, value)| (key.to_string(), value.to_string()));
-        write_tensors(path.as_ref(), &tensors, &metadata.into())
+        write_tensors(path, tensors, &metadata.into())
     }
 }
 
@@ -118,7 +139,12 @@ fn in_file(path: &Path, error: Error) -> Error {
 }
 
 fn from_safetensors(path: &Path, bytes: &[u8]) -> Result<Checkpoint> {
-    let file = parse_tensors(path, bytes)?;
+    let mut file = parse_tensors(path, bytes)?;
+    for tensor in file.tensors.values_mut() {
+        if matches!(tensor.dtype(), DType::F16 | DType::BF16) {
+            *tensor = tensor.to_dtype(DType::F32)?;
+        }
+    }
     if let Some(version) = file.metadata.get(VERSION_KEY)
         && version != VERSION
     {
@@ -264,8 +290,7 @@ fn adam(archive: &mut Archive, object: &Object, names: &[String], ghn: &Ghn) -> 
                 Some(step) => step as u64,
                 None => match archive.tensor("step", step)? {
                     Some(step) => {
-                        step.to_dtype(candle_core::DType::F64)?.flatten_all()?.get(0)?.to_scalar::<f64>()?
-                            as u64
+                        step.to_dtype(DType::F64)?.flatten_all()?.get(0)?.to_scalar::<f64>()? as u64
                     }
                     None => 0,
                 },

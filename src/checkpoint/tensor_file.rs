@@ -41,7 +41,7 @@ pub(super) fn parse_tensors(path: &Path, bytes: &[u8]) -> Result<TensorFile> {
 /// Writes tensors as safetensors; wider types first, then by name, so that equal content gives equal bytes.
 ///
 /// # Errors
-/// [`Error::Io`] naming the path, or a tensor whose type the file cannot hold (f32, f64, i64, u32 and u8 can).
+/// [`Error::Io`] naming the path, or a tensor whose type the file cannot hold (f16, f32, f64, i64, u32 and u8 can).
 pub fn write_tensors(
     path: &Path,
     tensors: &BTreeMap<String, Tensor>,
@@ -55,6 +55,10 @@ pub fn write_tensors(
         let start = data.len();
         let flat = tensor.to_device(&Device::Cpu)?.flatten_all()?;
         let kind = match tensor.dtype() {
+            DType::F16 => {
+                data.extend_from_slice(&safetensors::View::data(&flat));
+                "F16"
+            }
             DType::F32 => append(&mut data, &flat.to_vec1::<f32>()?, |v| v.to_le_bytes(), "F32"),
             DType::F64 => append(&mut data, &flat.to_vec1::<f64>()?, |v| v.to_le_bytes(), "F64"),
             DType::I64 => append(&mut data, &flat.to_vec1::<i64>()?, |v| v.to_le_bytes(), "I64"),

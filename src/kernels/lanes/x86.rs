@@ -249,25 +249,3 @@ lanes!(
     |x, n| _mm512_scalef_ps(x, n),
     |a, b, x, y| _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_EQ_OQ>(a, b), y, x)
 );
-lanes!(
-    F64x8,
-    __m512d,
-    f64,
-    8,
-    32,
-    "Eight `f64` with AVX-512.",
-    _mm512_set1_pd,
-    _mm512_loadu_pd,
-    _mm512_storeu_pd,
-    _mm512_fmadd_pd,
-    _mm512_add_pd,
-    _mm512_sub_pd,
-    _mm512_div_pd,
-    _mm512_max_pd,
-    |kept, sign| _mm512_maskz_mov_pd(_mm512_cmp_pd_mask::<_CMP_GT_OQ>(sign, _mm512_setzero_pd()), kept),
-    |source, count| _mm512_maskz_loadu_pd((1u8 << count).wrapping_sub(1), source),
-    |value, target, count| _mm512_mask_storeu_pd(target, (1u8 << count).wrapping_sub(1), value),
-    |a, b| _mm512_mask_blend_pd(_mm512_cmp_pd_mask::<_CMP_UNORD_Q>(a, a), _mm512_max_pd(a, b), a),
-    |x, n| _mm512_scalef_pd(x, n),
-    |a, b, x, y| _mm512_mask_blend_pd(_mm512_cmp_pd_mask::<_CMP_EQ_OQ>(a, b), y, x)
-);
