@@ -9,7 +9,7 @@ foretell=${FORETELL:-foretell} out=${OUT:-runs/recipes} seeds=${SEEDS:-1} steps=
 only="$*"
 mkdir -p "$out"
 
-# run NAME STEPS SED-EXPRESSION: the bundled configuration, changed.
+# run NAME STEPS SED-EXPRESSION: recipes.toml, changed.
 run() {
     case " $only " in "  " | *" $1 "*) ;; *) return 0 ;; esac
     for seed in $seeds; do
@@ -17,7 +17,7 @@ run() {
         [ -e "$dir/best.safetensors" ] && [ -e "$dir/done" ] && continue
         sed -e "s/^seed = .*/seed = $seed/" -e "s/^steps = .*/steps = $2/" -e 's/^warmup = .*/warmup = 50/' \
             -e "s/^every = .*/every = $(($2 / 2))/" -e 's/^architectures = .*/architectures = 48/' \
-            -e "$3" "$here/train-ghn2-fashion.toml" > "$out/$1-$seed.toml"
+            -e "$3" "$here/recipes.toml" > "$out/$1-$seed.toml"
         resume=; [ -e "$dir" ] && resume=--resume
         "$foretell" train-ghn --config "$out/$1-$seed.toml" --out "$dir" $resume
         touch "$dir/done"

@@ -57,8 +57,8 @@ impl Ghn {
         Ok(Checkpoint::read(path)?.ghn)
     }
 
-    /// The hypernetwork that comes with the program: GHN-2 trained on Fashion-MNIST over the small search space
-    /// (`experiments/train-ghn2-fashion.toml`).
+    /// The hypernetwork that comes with the program: GHN-2 trained on Fashion-MNIST over the small search space and the
+    /// lighter networks of DeepNets-1M (`experiments/train-ghn2-fashion.toml`).
     ///
     /// # Errors
     /// None unless the program was built from a damaged tree.

@@ -16,12 +16,12 @@ pub struct Args {
 enum Action {
     /// Check a space and print all its settings as TOML
     Show {
-        /// Bundled space (deepnets1m, wide, deep, dense, bnfree, search, small) or TOML file
+        /// Bundled space (deepnets1m, wide, deep, dense, bnfree, deepnets1m-light, search, small) or TOML file
         space: String,
     },
     /// Draw distinct architectures from a space, as JSON lines
     Sample {
-        /// Bundled space (deepnets1m, wide, deep, dense, bnfree, search, small) or TOML file
+        /// Bundled space (deepnets1m, wide, deep, dense, bnfree, deepnets1m-light, search, small) or TOML file
         space: String,
         /// Number of architectures
         #[arg(long, default_value_t = 10)]

@@ -13,12 +13,13 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 
 /// The spaces that come with the program: name and TOML text.
-const BUILTIN: [(&str, &str); 7] = [
+const BUILTIN: [(&str, &str); 8] = [
     ("deepnets1m", include_str!("../../search-spaces/deepnets1m.toml")),
     ("wide", include_str!("../../search-spaces/wide.toml")),
     ("deep", include_str!("../../search-spaces/deep.toml")),
     ("dense", include_str!("../../search-spaces/dense.toml")),
     ("bnfree", include_str!("../../search-spaces/bnfree.toml")),
+    ("deepnets1m-light", include_str!("../../search-spaces/deepnets1m-light.toml")),
     ("search", include_str!("../../search-spaces/search.toml")),
     ("small", include_str!("../../search-spaces/small.toml")),
 ];
