@@ -23,7 +23,7 @@ pub use driver::{Plan, run};
 pub use event::Event;
 pub use folder::Folder;
 pub use journal::{Journal, Repair};
-pub use settings::{Machine, SearchSettings, SettingsDigest, StudyRecord};
+pub use settings::{Machine, PredictorSettings, SearchSettings, SettingsDigest, StudyRecord};
 pub use stages::finalists;
 pub use storage::{Memory, Storage};
 pub use trial::{Refinement, StageRecord, Study, Trial, TrialState};
