@@ -47,7 +47,9 @@ impl LadderArgs {
         objective: &Objective,
     ) -> anyhow::Result<Option<PredictorSettings>> {
         if self.no_predictor && !is_refined {
-            bail!("--no-predictor: no weights are trained, so there is none; give --refine or --fidelities too");
+            bail!(
+                "--no-predictor: no weights are trained, so there is none; give --refine or --fidelities too"
+            );
         }
         Ok(base.filter(|_| is_refined && !self.no_predictor && !objective.is_pareto()))
     }

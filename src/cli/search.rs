@@ -8,8 +8,8 @@ use super::report::REPORT;
 use super::scoring::{ScoringArgs, default_evaluation, evaluation_of, evaluation_value, measured, set};
 use super::strategy::{StrategyArgs, default_strategy};
 use super::{candidates, threads};
-use crate::report::{Leaderboard, ReportedStudy, SortKey, write_report, write_results};
 use crate::predictor::Forecaster;
+use crate::report::{Leaderboard, ReportedStudy, SortKey, write_report, write_results};
 use crate::search::{Budget, Ladder, Limits, Metric, Objective, Screened, StopReason};
 use crate::space::Space;
 use crate::study::{
@@ -203,6 +203,9 @@ fn conclude(
     let leaderboard = Leaderboard::of(study.trials(), SortKey::Objective, objective);
     let mut text = leaderboard.table(10);
     text += &format!("stopped after {:.1} s of search: {stopped}\n", study.elapsed_s());
+    if let Some(ladder) = study.stages().last().and_then(|record| record.ladder.as_ref()) {
+        text += &format!("stages that fitted the time (shares in s): {ladder}\n");
+    }
     if let Some(forecast) = study.forecast() {
         text += &format!("predictor: {forecast}\n");
     }
@@ -255,7 +258,9 @@ fn conclude(
 
 /// One line of the best trial: what it scores with which weights, and where these are.
 fn winner(best: &Trial, folder: &Path) -> String {
-    let percent = |share: Option<f64>| share.map_or_else(|| "unknown".into(), |share| format!("{:.2} %", 100.0 * share));
+    let percent = |share: Option<f64>| {
+        share.map_or_else(|| "unknown".into(), |share| format!("{:.2} %", 100.0 * share))
+    };
     let (fidelity, scores) = (best.fidelity(), best.best_scores());
     let mut text = format!("winner: trial {}, accuracy {} with ", best.number, percent(scores.accuracy));
     if fidelity.is_refined() {

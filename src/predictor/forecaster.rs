@@ -72,7 +72,8 @@ impl Forecaster {
     /// Kendall's tau of the values with predicted weights, of the candidates that it learns from.
     fn tau_of_predicted(&self, fidelity: Fidelity) -> Option<f64> {
         let told = self.scored.told(fidelity);
-        let pairs = told.iter().filter_map(|(arch, value)| Some((known(&self.predicted, &arch_hash(arch))?, *value)));
+        let pairs =
+            told.iter().filter_map(|(arch, value)| Some((known(&self.predicted, &arch_hash(arch))?, *value)));
         let (predicted, trained): (Vec<f64>, Vec<f64>) = pairs.unzip();
         kendall_tau(&predicted, &trained)
     }

@@ -52,7 +52,10 @@ impl<F: Ord + Copy + Send + Sync> Learner<F> {
 
     /// The fidelity that it heard most of; of several the most trusted.
     pub fn most_told(&self) -> Option<F> {
-        self.told.iter().max_by_key(|(fidelity, told)| (told.len(), **fidelity)).map(|(&fidelity, _)| fidelity)
+        self.told
+            .iter()
+            .max_by_key(|(fidelity, told)| (told.len(), **fidelity))
+            .map(|(&fidelity, _)| fidelity)
     }
 
     /// Outcomes at a fidelity, in the order in which it heard of them.

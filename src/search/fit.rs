@@ -80,8 +80,8 @@ impl Speed {
         let least = WORTH * before.unwrap_or(0) as f64;
         let rungs = rest.iter().filter(|stage| stage.count.is_some()).count();
         if rungs == 0 {
-            // The last takes fewer candidates rather than fewer steps.
-            return self.stage(seconds, count, least);
+            // The last takes fewer candidates rather than fewer steps, and more only if they are trained to the end.
+            return self.stage(seconds, count.min(TOP), least);
         }
         let most = self.whole.map_or(f64::INFINITY, |whole| whole as f64 / (RATIO as f64).powi(rungs as i32));
         let steps = self.steps(seconds, count).min(most);
@@ -146,7 +146,8 @@ impl Ladder {
             let stage = |count, share| Stage { fidelity, count: Some(count), share: rounded(share) };
             match is_cut && rung == 0 {
                 true => {
-                    let parts = [stage(count / 2, seconds / 2.0), searching(search), stage(count, seconds / 2.0)];
+                    let parts =
+                        [stage(count / 2, seconds / 2.0), searching(search), stage(count, seconds / 2.0)];
                     stages.extend(parts);
                 }
                 false => stages.push(stage(count, seconds)),
@@ -190,7 +191,15 @@ mod tests {
 
     fn speed(seconds: f64, step_s: f64) -> Speed {
         let (elapsed_s, left_s) = (0.3 * seconds, 0.7 * seconds);
-        Speed { left_s, elapsed_s, step_s, scoring_s: 0.3, candidates: 400, whole: Some(9370), lessons: Some(16) }
+        Speed {
+            left_s,
+            elapsed_s,
+            step_s,
+            scoring_s: 0.3,
+            candidates: 400,
+            whole: Some(9370),
+            lessons: Some(16),
+        }
     }
 
     /// Seconds that the stages after the first take at this speed, candidates of a cut stage counted once.
@@ -212,7 +221,8 @@ mod tests {
 
     #[test]
     fn any_budget_is_used_and_a_handful_reaches_the_top() {
-        for (seconds, step_s) in [(60.0, 0.1), (120.0, 0.1), (120.0, 0.02), (600.0, 0.1), (1800.0, 0.1), (7200.0, 0.03)]
+        for (seconds, step_s) in
+            [(60.0, 0.1), (120.0, 0.1), (120.0, 0.02), (600.0, 0.1), (1800.0, 0.1), (7200.0, 0.03)]
         {
             let speed = speed(seconds, step_s);
             let ladder = Ladder::fitting(&speed);
@@ -220,7 +230,8 @@ mod tests {
             assert!((0.9..1.0).contains(&used), "{seconds} s: {ladder} takes {used}");
             let last = ladder.stages().last().unwrap();
             assert!(last.count.unwrap() >= TOP, "{ladder}");
-            let steps: Vec<u64> = ladder.stages().iter().map(|stage| trained_steps(stage, speed.whole)).collect();
+            let steps: Vec<u64> =
+                ladder.stages().iter().map(|stage| trained_steps(stage, speed.whole)).collect();
             let rising: Vec<u64> = steps.into_iter().filter(|&steps| steps > 0).collect();
             assert!(rising.is_sorted(), "{ladder}");
         }

@@ -50,7 +50,9 @@ impl Driver<'_> {
             .iter()
             .filter_map(|trial| trial.refinement(highest))
             .filter_map(|refined| {
-                Some((refined.wall_s - scoring_s).max(0.1 * refined.wall_s) / steps(highest)? as f64 / workers)
+                Some(
+                    (refined.wall_s - scoring_s).max(0.1 * refined.wall_s) / steps(highest)? as f64 / workers,
+                )
             })
             .collect();
         let step_s = match mean(&of_trainings) {

@@ -3,10 +3,10 @@
 
 use super::search::{Setup, setup, study_in, timeless};
 use super::*;
+use crate::predictor::Forecaster;
 use crate::score::{Fidelity, Scores};
 use crate::search::contract::strategies;
 use crate::search::formula::FormulaEvaluator;
-use crate::predictor::Forecaster;
 use crate::search::{
     Budget, Evaluator, Limits, Measured, Objective, Outcome, Proposals, Random, Refine, Screened, StopReason,
     Strategy, StrategySettings,
@@ -257,14 +257,18 @@ fn stages_that_fit_use_the_budget_and_are_kept_by_a_resume() {
     assert!(last.scored.len() >= 4, "{:?}", study.stages());
     let planned: Vec<Option<String>> =
         study.stages().iter().map(|record| record.ladder.as_ref().map(ToString::to_string)).collect();
-    assert!(planned[0].is_none() && planned.len() > 2 && planned[1..].iter().all(Option::is_some), "{planned:?}");
+    assert!(
+        planned[0].is_none() && planned.len() > 2 && planned[1..].iter().all(Option::is_some),
+        "{planned:?}"
+    );
     let highest = study.trials().iter().map(Trial::fidelity).max().unwrap();
     assert_eq!(highest, last.fidelity);
     drop(study);
     // Killed in the first stage of training, and again in the last: the stages stay as they were planned.
     let events = memory.open().unwrap().events().unwrap();
     for stage in [1, planned.len() - 1] {
-        let begun = events.iter().position(|event| matches!(event, Event::Staged { stage: s, .. } if *s == stage));
+        let begun =
+            events.iter().position(|event| matches!(event, Event::Staged { stage: s, .. } if *s == stage));
         let again = Memory::default();
         again.open().unwrap().append(&events[..begun.unwrap() + 2]).unwrap();
         let mut study = study_in(&again);
