@@ -123,12 +123,15 @@ impl Figure for ProgressFigure {
         let dot = Mark::Dot(BLUE.mix(opacity(self.points.len())), 3.2);
         let line = Mark::Line(ORANGE.mix(1.0));
         let (trained_dot, trained_line) = (Mark::Dot(PURPLE.mix(0.9), 4.2), Mark::Line(PURPLE.mix(1.0)));
-        let predicted = if self.trained.is_empty() { "" } else { ", predicted weights" };
-        let mut legend =
-            vec![(dot, format!("candidate{predicted}")), (line, format!("best so far{predicted}"))];
-        if let Some(highest) = self.trained.iter().map(|point| point.3).max() {
-            legend.push((trained_dot, "candidate, trained weights".into()));
-            legend.push((trained_line, format!("best of those trained longest (at last {highest})")));
+        let highest = self.trained.iter().map(|point| point.3).max();
+        let (all, best) = match highest {
+            None => ("candidate", "best so far"),
+            Some(_) => ("predicted weights", "best of these"),
+        };
+        let mut legend = vec![(dot, all.to_string()), (line, best.to_string())];
+        if let Some(highest) = highest {
+            legend.push((trained_dot, "trained weights".into()));
+            legend.push((trained_line, format!("best, longest trained ({highest})")));
         }
         if let Some((number, _, _, value)) = self.winner {
             let decimals = if self.value.suffix.is_empty() { 4 } else { 2 };

@@ -322,9 +322,9 @@ fn plots_show_trained_beside_predicted_weights() {
     }
     let folder = tempfile::tempdir().unwrap();
     write_plots(&trials, &"accuracy".parse().unwrap(), folder.path()).unwrap();
-    let line = "best of those trained longest (at last sgd:60)";
+    let line = "best, longest trained (sgd:60)";
     for (stem, texts) in [
-        ("best-so-far", &["candidate, predicted weights", "candidate, trained weights", line][..]),
+        ("best-so-far", &["predicted weights", "best of these", "trained weights", line][..]),
         ("best-so-far", &["best: trial 0 (90.00 %)"]),
         ("accuracy-latency", &["candidate, predicted weights", "candidate, trained weights"]),
         ("clean-noisy", &["noise sd 0.08, predicted weights", "trained weights"]),

@@ -20,7 +20,7 @@ const RUNGS: u32 = 4;
 /// Steps of the first stage at least, where there are several.
 const STEPS: f64 = 20.0;
 /// Part of the time left that is planned for; the rest is for candidates that are slower than the mean.
-const FILL: f64 = 0.96;
+const FILL: f64 = 0.95;
 /// Part of the time for training that goes to the second search for candidates.
 const SEARCH: f64 = 0.12;
 /// How many times the steps of the stage before it a stage is worth beginning for.

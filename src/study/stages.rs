@@ -50,20 +50,21 @@ type Foretell<'f> = &'f dyn Fn(&[(&CellArchitecture, f64)]) -> Result<Option<Vec
 const CHOICE: usize = 8;
 
 /// The trials that a stage takes and that were not scored at its fidelity yet, best first: the best at the fidelity
-/// below, as many as the ladder says, but at most half of them. Of those that were scored with predicted weights only,
+/// below, as many as the ladder says and `spare` more, but at most half of them. Of those that were scored with predicted weights only,
 /// the best as `foretell` sees it, if it does: out of eight times as many, at most half of all.
 pub(super) fn taken(
     trials: &[Trial],
     objective: &Objective,
     ladder: &Ladder,
     stage: usize,
+    spare: u64,
     foretell: Foretell<'_>,
 ) -> Result<Vec<u64>> {
     let (fidelity, count) = (ladder.stages()[stage].fidelity, ladder.stages()[stage].count);
     let source = ladder.source(stage);
     let mut ranked = ranked_at(trials, objective, source)?;
     let half = ranked.len().div_ceil(2);
-    let count = count.map_or(0, |count| usize::try_from(count).unwrap_or(half).min(half));
+    let count = count.map_or(0, |count| usize::try_from(count + spare).unwrap_or(half).min(half));
     let is_new =
         |number: &u64| !trials[*number as usize].refined.iter().any(|refined| refined.fidelity == fidelity);
     if source == Fidelity::Predicted && !objective.is_pareto() {

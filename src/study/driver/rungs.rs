@@ -2,7 +2,7 @@
 
 use super::{Driver, Job, Step};
 use crate::score::{Bar, Fidelity, Scores};
-use crate::search::{Limits, Metric, Objective, Outcome, StopReason};
+use crate::search::{Ladder, Limits, Metric, Objective, Outcome, StopReason};
 use crate::space::CellArchitecture;
 use crate::study::stages::{bar, taken};
 use crate::study::{Event, StageRecord, now_ms};
@@ -11,7 +11,10 @@ use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 
 /// How much longer than its estimate a training may take.
-const SLACK: f64 = 1.05;
+const SLACK: f64 = 1.02;
+
+/// Candidates that a stage fitted to the time takes beyond its number; they begin only if there is time.
+const SPARE: u64 = 3;
 
 /// A stage above `predicted` at work.
 pub(super) struct Rung {
@@ -54,9 +57,11 @@ impl Driver<'_> {
             let is_late = seconds.is_some_and(|seconds| self.elapsed_s() >= seconds);
             return Ok(Some(if is_late { StopReason::Seconds } else { StopReason::Refined }));
         };
+        // Who is faster than was thought leaves time for more in the last stage.
+        let spare = if is_planned && stage + 1 == ladder.stages().len() { SPARE } else { 0 };
         let foretell = |scored: &[(&CellArchitecture, f64)]| self.strategy.foretell(scored);
         let trials = match fidelity.is_refined() {
-            true => taken(self.study.trials(), self.plan.objective, &ladder, stage, &foretell)?,
+            true => taken(self.study.trials(), self.plan.objective, &ladder, stage, spare, &foretell)?,
             false => Vec::new(),
         };
         let forecast = if stage > 0 { self.strategy.forecast()? } else { None };
@@ -103,21 +108,26 @@ impl Driver<'_> {
     }
 
     /// Whether the time left allows to begin a candidate: before the end of the stage's share, though one of each
-    /// stage may begin later, and never if it would last beyond the budget.
+    /// stage may begin later, and never if it would last beyond the budget. In the last stage of a ladder that was
+    /// fitted to the time a quarter of it may: what a whole candidate leaves unused is much of a short budget.
     fn fits(&self, stage: usize, trial: u64, fidelity: Fidelity, is_first: bool) -> bool {
         let Some((seconds, ladder)) = self.plan.budget.seconds.zip(self.ladder.as_ref()) else { return true };
         let elapsed_s = self.elapsed_s();
-        let lasts = self.estimate(trial, fidelity).unwrap_or(0.0);
+        let is_last = self.plan.ladder.is_some_and(Ladder::is_auto) && stage + 1 == ladder.stages().len();
+        let lasts = self.estimate(trial, fidelity).unwrap_or(0.0) * if is_last { 0.75 } else { 1.0 };
         elapsed_s + lasts < seconds && (is_first || elapsed_s < seconds * ladder.end(stage))
     }
 
     /// Seconds that a refinement will take, from the trial's own last one, or the mean of those at the same fidelity.
     fn estimate(&self, trial: u64, fidelity: Fidelity) -> Option<f64> {
         let steps = |fidelity| self.plan.evaluator.steps(fidelity).filter(|&steps| steps > 0);
-        let own = self.study.trials()[trial as usize].refined.last();
-        let by_steps = own.and_then(|own| {
+        let trial = &self.study.trials()[trial as usize];
+        let by_steps = trial.refined.last().and_then(|own| {
             let times = steps(fidelity)? as f64 / steps(own.fidelity)? as f64;
-            Some(SLACK * own.wall_s * times)
+            // Scoring takes no longer with other weights.
+            let scored = trial.wall_s.filter(|_| trial.dropped_by.is_none()).unwrap_or(0.0);
+            let training_s = (own.wall_s - scored).max(0.1 * own.wall_s);
+            Some(SLACK * (own.wall_s - training_s + training_s * times))
         });
         by_steps.or_else(|| {
             let all = self.study.trials().iter().flat_map(|trial| &trial.refined);
