@@ -13,7 +13,8 @@ use crate::report::{Leaderboard, ReportedStudy, SortKey, write_report, write_res
 use crate::search::{Budget, Ladder, Limits, Metric, Objective, Screened, StopReason};
 use crate::space::Space;
 use crate::study::{
-    self, Folder, KeptWeights, Plan, PredictorSettings, SearchSettings, Storage, Study, StudyRecord, Trial,
+    self, Folder, Foretold, KeptWeights, Plan, PredictorSettings, SearchSettings, Storage, Study,
+    StudyRecord, Trial,
 };
 use anyhow::{Context, bail};
 use serde_json::json;
@@ -206,12 +207,13 @@ fn conclude(
     if let Some(ladder) = study.stages().last().and_then(|record| record.ladder.as_ref()) {
         text += &format!("stages that fitted the time (shares in s): {ladder}\n");
     }
-    if let Some(forecast) = study.forecast() {
-        text += &format!("predictor: {forecast}\n");
+    let reported = ReportedStudy::open(folder)?;
+    if let Some(foretold) = Foretold::of(&reported.events) {
+        text += &format!("predictor: {foretold}\n");
     }
     let mut results = write_results(study.trials(), objective, num_classes, folder)?;
     let page = folder.join(REPORT);
-    write_report(&ReportedStudy::open(folder)?, None, &page)?;
+    write_report(&reported, None, &page)?;
     results.written.push(page);
     for reason in &results.left_out {
         eprintln!("no plot {reason}");

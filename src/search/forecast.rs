@@ -36,21 +36,15 @@ impl fmt::Display for Forecast {
                 write!(
                     f,
                     "Kendall's tau with {fidelity} in cross-validation {tau:.2} ({low:.2} to {high:.2}), n = {}; of \
-                     predicted weights alone {predicted}, without their score {unscored}; ",
+                     predicted weights alone {predicted}, without their score {unscored}",
                     self.trials
-                )?;
+                )
             }
             (Some(fidelity), None) => {
-                write!(f, "{} trained at {fidelity}, {} needed; ", self.trials, self.needed)?;
+                write!(f, "{} trained at {fidelity}, {} needed to learn from", self.trials, self.needed)
             }
-            (None, _) => write!(f, "nothing trained yet, {} needed; ", self.needed)?,
+            (None, _) => write!(f, "nothing trained, {} needed to learn from", self.needed),
         }
-        f.write_str(match (self.proposes, self.chooses) {
-            (true, true) => "it picks proposals and whom to train",
-            (true, false) => "it picks proposals",
-            (false, true) => "it picks whom to train",
-            (false, false) => "it does not act",
-        })
     }
 }
 
@@ -59,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn says_what_it_knows_and_whether_it_acts() {
+    fn says_what_it_knows() {
         let none = Forecast {
             fidelity: None,
             trials: 0,
@@ -70,13 +64,13 @@ mod tests {
             proposes: false,
             chooses: false,
         };
-        assert_eq!(none.to_string(), "nothing trained yet, 16 needed; it does not act");
+        assert_eq!(none.to_string(), "nothing trained, 16 needed to learn from");
         let fidelity = Some(Fidelity::Sgd { steps: 50 });
         let few = Forecast { fidelity, trials: 5, ..none };
-        assert_eq!(few.to_string(), "5 trained at sgd:50, 16 needed; it does not act");
+        assert_eq!(few.to_string(), "5 trained at sgd:50, 16 needed to learn from");
         let (tau, unscored, predicted) = (Some([0.5, 0.25, 0.75]), Some(0.375), Some(-0.125));
         let able = Forecast { trials: 40, tau, unscored, predicted, chooses: true, ..few };
         let text = able.to_string();
-        assert!(text.contains("0.50 (0.25 to 0.75), n = 40") && text.ends_with("whom to train"), "{text}");
+        assert!(text.contains("0.50 (0.25 to 0.75), n = 40") && text.ends_with("0.38"), "{text}");
     }
 }

@@ -122,7 +122,10 @@ pub fn run(
         drop(to_workers);
         outcome
     })?;
-    study.record(&[Event::Stopped { time_ms: now_ms(), elapsed_s: study.elapsed_s(), reason }])?;
+    // After an interruption it has not heard of all.
+    let is_over = plan.ladder.is_some() && reason != StopReason::Interrupted;
+    let forecast = if is_over { strategy.forecast()? } else { None };
+    study.record(&[Event::Stopped { time_ms: now_ms(), elapsed_s: study.elapsed_s(), reason, forecast }])?;
     Ok(reason)
 }
 

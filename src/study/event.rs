@@ -137,5 +137,8 @@ pub enum Event {
         elapsed_s: f64,
         /// Why.
         reason: StopReason,
+        /// What a predictor knew in the end.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        forecast: Option<Forecast>,
     },
 }

@@ -222,11 +222,6 @@ impl Study {
         &self.history.stages
     }
 
-    /// What the predictor knew when the last stage began, if there is one.
-    pub fn forecast(&self) -> Option<&Forecast> {
-        self.stages().iter().rev().find_map(|record| record.forecast.as_ref())
-    }
-
     /// The stage that goes on, or that an interrupted or dead session left.
     pub fn stage(&self) -> Option<&StageRecord> {
         self.stages().last().filter(|_| self.history.is_staged)

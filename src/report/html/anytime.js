@@ -54,7 +54,7 @@ function drawAnytime() {
   const overTime = byId("anytime-x").value === "time";
   const steps = bestSoFar(places, column.better);
   const trained = bestTrained(trainedPlaces(score, places.map(place => place.time)), column.better);
-  const unit = axisUnits(column);
+  const unit = axisUnits(trained.length ? columnOf.get(score) ?? column : column);
   const show = value => value / unit.divisor;
   const lastTime = Math.max(...places.map(place => place.time), ...trained.map(place => place.time));
   const [timeDivisor, timeWord] = lastTime < 300 ? [1, "s"] : lastTime < 10800 ? [60, "min"] : [3600, "h"];
@@ -143,5 +143,7 @@ function anytimeNote(column, drawn, random, control, scored) {
 function initAnytime() {
   const choices = scoreColumns.filter(column => column.better);
   fillSelect(byId("anytime-score"), choices.map(column => [column.name, withUnit(column)]), study.target);
+  // Training comes after most candidates were scored: over their count it would stand at one place.
+  if (columns.some(column => column.name.startsWith("elapsed_s@"))) byId("anytime-x").value = "time";
   for (const id of ["anytime-score", "anytime-x"]) byId(id).addEventListener("change", drawAnytime);
 }

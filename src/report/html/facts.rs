@@ -4,8 +4,7 @@ use super::ReportedStudy;
 use super::escape::text;
 use crate::report::Leaderboard;
 use crate::report::cells::{cell_svg, in_words};
-use crate::search::Forecast;
-use crate::study::{Event, SearchSettings, Trial, TrialState, utc};
+use crate::study::{Event, Foretold, SearchSettings, Trial, TrialState, utc};
 use serde_json::Value;
 use std::fmt::Write;
 
@@ -76,7 +75,7 @@ fn course(study: &ReportedStudy) -> Course {
                 let opened = [utc(*time_ms), String::new(), version.clone(), workers.to_string()];
                 course.sessions.push(opened);
             }
-            Event::Stopped { time_ms, elapsed_s, reason } => {
+            Event::Stopped { time_ms, elapsed_s, reason, .. } => {
                 course.elapsed_s = *elapsed_s;
                 course.ended = reason.to_string();
                 if let Some(session) = course.sessions.last_mut() {
@@ -87,14 +86,6 @@ fn course(study: &ReportedStudy) -> Course {
         }
     }
     course
-}
-
-/// What the predictor knew last.
-fn forecast(study: &ReportedStudy) -> Option<&Forecast> {
-    study.events.iter().rev().find_map(|event| match event {
-        Event::Staged { forecast, .. } => forecast.as_ref(),
-        _ => None,
-    })
 }
 
 fn count(study: &ReportedStudy, state: TrialState) -> usize {
@@ -166,9 +157,9 @@ pub(super) fn key_figures(study: &ReportedStudy) -> String {
             figure(label, &format!("{value:.2}{unit}"), &format!("trial {}{accuracy}", trial.number));
         }
     }
-    if let Some(forecast) = forecast(study) {
-        let tau = forecast.tau.map_or_else(|| "–".into(), |[tau, _, _]| format!("tau {tau:.2}"));
-        figure("Predictor", &tau, &text(&forecast.to_string()));
+    if let Some(foretold) = Foretold::of(&study.events) {
+        let tau = foretold.forecast.tau.map_or_else(|| "–".into(), |[tau, _, _]| format!("tau {tau:.2}"));
+        figure("Predictor", &tau, &text(&foretold.to_string()));
     }
     let mut others: Vec<String> = [TrialState::Failed, TrialState::Rejected, TrialState::Running]
         .into_iter()

@@ -70,7 +70,12 @@ fn study(name: &str, count: u64, strategy: Value) -> ReportedStudy {
         },
         ..StudyRecord::new(settings, budget)
     };
-    let stopped = Event::Stopped { time_ms: 1_767_225_700_000, elapsed_s: 60.0, reason: StopReason::Trials };
+    let stopped = Event::Stopped {
+        time_ms: 1_767_225_700_000,
+        elapsed_s: 60.0,
+        reason: StopReason::Trials,
+        forecast: None,
+    };
     ReportedStudy {
         name: name.into(),
         record,
@@ -417,9 +422,12 @@ fn a_study_that_trained_says_what_its_predictor_and_its_stages_were() {
     };
     study.events.splice(0..0, [started(0), started(1), staged]);
     let page = page(&study);
-    for text in
-        ["tau 0.62", "0.62 (0.25 to 0.75), n = 23", "predicted@20,sgd:40=23@10,predicted@5,sgd:80=5@25"]
-    {
+    for text in [
+        "tau 0.62",
+        "0.62 (0.25 to 0.75), n = 23",
+        "it took part in stage 2",
+        "predicted@20,sgd:40=23@10,predicted@5,sgd:80=5@25",
+    ] {
         assert!(page.contains(text), "no {text}");
     }
     let data = data_of(&page);

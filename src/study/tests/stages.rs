@@ -322,6 +322,9 @@ fn a_predictor_acts_once_it_can_and_a_resume_goes_on_the_same() {
     assert!(able.proposes, "{able:?}");
     let later = known(4).unwrap();
     assert!(later.trials > able.trials);
+    let foretold = Foretold::of(&events).unwrap();
+    assert!(foretold.stages.contains(&2) && foretold.forecast.trials == later.trials, "{foretold}");
+    assert!(foretold.to_string().contains("it took part in stage"), "{foretold}");
     for count in (0..events.len()).step_by(23) {
         let (trials, again, _) = run(&make(), &events[..count]);
         assert!(again == forecasts, "after {count} events: {again:?}, not {forecasts:?}");
