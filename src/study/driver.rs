@@ -1,9 +1,10 @@
 //! The search loop: asks a strategy, evaluates on worker threads, records, tells.
 //!
 //! Trial `n` is chosen when the strategy has been told exactly the trials up to `n - lookahead`, or all before the stage
-//! that goes on, whatever the number of workers and whenever their results come in. So the trials depend on the settings alone, and workers
-//! change only the time. Latencies are measured, so under an objective that holds one the trials depend on the
-//! machine's times too; a resumed search goes on from the recorded ones. A candidate is recorded before it is evaluated and its outcome as soon as it is known.
+//! that goes on, whatever the number of workers and whenever their results come in. So the trials depend on the settings
+//! alone, and workers change only the time. Latencies are measured, so under an objective that holds one the trials
+//! depend on the machine's times too; a resumed search goes on from the recorded ones. A candidate is recorded before it
+//! is evaluated and its outcome as soon as it is known.
 
 mod planning;
 mod rungs;
@@ -98,10 +99,9 @@ pub fn run(
             changed.join(", ")
         )));
     }
-    let version = env!("CARGO_PKG_VERSION").to_string();
     study.record(&[Event::Opened {
         time_ms: now_ms(),
-        version,
+        version: env!("CARGO_PKG_VERSION").to_string(),
         workers: plan.workers,
         budget: plan.budget,
         settings: plan.settings.clone(),
@@ -122,9 +122,8 @@ pub fn run(
         drop(to_workers);
         outcome
     })?;
-    // After an interruption it has not heard of all.
-    let is_over = plan.ladder.is_some() && reason != StopReason::Interrupted;
-    let forecast = if is_over { strategy.forecast()? } else { None };
+    // After an interruption the strategy has not heard of all.
+    let forecast = if reason == StopReason::Interrupted { None } else { strategy.forecast()? };
     study.record(&[Event::Stopped { time_ms: now_ms(), elapsed_s: study.elapsed_s(), reason, forecast }])?;
     Ok(reason)
 }

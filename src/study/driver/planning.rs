@@ -10,7 +10,7 @@ use crate::study::stages::ranked_at;
 use crate::study::{Trial, TrialState};
 
 /// Candidates that are timed before the first stage of training.
-const TIMED: usize = 3;
+const TIMED: usize = 5;
 
 impl Driver<'_> {
     /// Plans the stages from `stage` on, if they are to fit a budget of seconds; whether they were.
