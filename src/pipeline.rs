@@ -227,6 +227,21 @@ impl GhnEvaluator {
         Ok(self.scored(started, &self.fitting(build(arch, self.classes)?)?, None)?.scores)
     }
 
+    /// What a predictor learns from, without any image: the hypernetwork's mean embedding of the network's nodes, and the
+    /// logarithms of parameters, multiply-accumulates, peak activations and nodes.
+    ///
+    /// # Errors
+    /// If the architecture cannot be built.
+    pub fn describe(&self, arch: &CellArchitecture) -> Result<Vec<f64>> {
+        let network = self.network(arch)?;
+        let graph = Graph::of(&network);
+        let cost = network.cost();
+        let counts = [cost.params, cost.macs, cost.peak_activations, graph.nodes.len() as u64];
+        let embedding = self.ghn.mean_embeddings(&[&graph])?.concat();
+        let embedding = embedding.into_iter().map(f64::from);
+        Ok(embedding.chain(counts.map(|count| (count.max(1) as f64).ln())).collect())
+    }
+
     /// The weights that the hypernetwork predicts, `[n_params]`.
     fn predicted(&self, network: &Network) -> Result<Vec<f32>> {
         let graph = Graph::of(network);
@@ -333,6 +348,10 @@ impl Evaluator for GhnEvaluator {
 
     fn refine(&self, task: &Refine<'_>) -> Result<Scores> {
         self.refined(&Architecture::Cells(task.arch.clone()), task.fidelity, task.keep, task.stop, false)
+    }
+
+    fn step_seconds(&self, arch: &CellArchitecture) -> Result<Option<f64>> {
+        self.refinery.as_ref().map(|_| self.timed_steps(arch)).transpose()
     }
 
     fn steps(&self, fidelity: Fidelity) -> Option<u64> {

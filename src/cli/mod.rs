@@ -1,9 +1,11 @@
 //! The command line: one file per command, each with its flags (`Args`) and a `run` function.
 
+mod agreement;
 mod arch;
 mod bench;
 mod candidates;
 mod compare;
+mod configured;
 mod data;
 mod deepnets;
 mod device;

@@ -2,21 +2,26 @@
 
 use super::scoring::set;
 use crate::pipeline::{EvaluationSettings, RefinementSettings};
-use crate::search::Ladder;
+use crate::search::{Ladder, Objective};
+use crate::study::PredictorSettings;
 use anyhow::{Context, bail};
 use std::path::Path;
 
 /// Flags of the stages of a search.
 #[derive(Debug, clap::Args)]
 pub(super) struct LadderArgs {
-    /// Train the best candidates, in stages that halve their number: 40 % of the time finds candidates with predicted
-    /// weights, the rest goes to 100, 400 and 1600 steps of SGD and to training to the end (24, 8, 3 and 1 of them)
+    /// Train the best candidates, in stages that take a third of them each: 30 % of the time finds candidates with
+    /// predicted weights, the rest trains; counts and steps fit the time and the measured speed, so that five reach the
+    /// last stage. Without a budget of time: 100 steps of SGD for 27, 400 for 9, 1600 for 3, and 1 to the end
     #[arg(long, conflicts_with = "fidelities")]
     refine: bool,
     /// The stages instead, or a file with one on each line: FIDELITY[=CANDIDATES][@SHARE OF THE TIME], as in
-    /// predicted@0.5,sgd:200=16@0.3,trained=2@0.2; he:N begins with random weights instead of predicted ones
+    /// predicted@0.5,sgd:200=16@0.3,trained=2@0.2, or auto as --refine; he:N begins with random weights instead of predicted ones
     #[arg(long, value_name = "STAGE,STAGE,...|FILE")]
     fidelities: Option<String>,
+    /// No predictor: neither proposals nor who is trained depend on what was learned from those that were trained
+    #[arg(long)]
+    no_predictor: bool,
 }
 
 /// Flags of training.
@@ -34,6 +39,21 @@ pub(super) struct TrainingArgs {
 }
 
 impl LadderArgs {
+    /// The predictor of a search for `objective`, if it trains: that of `base`, unless a flag says otherwise.
+    pub(super) fn predictor(
+        &self,
+        base: Option<PredictorSettings>,
+        is_refined: bool,
+        objective: &Objective,
+    ) -> anyhow::Result<Option<PredictorSettings>> {
+        if self.no_predictor && !is_refined {
+            bail!(
+                "--no-predictor: no weights are trained, so there is none; give --refine or --fidelities too"
+            );
+        }
+        Ok(base.filter(|_| is_refined && !self.no_predictor && !objective.is_pareto()))
+    }
+
     /// The stages asked for, else those of `base`.
     pub(super) fn over(&self, base: Option<Ladder>) -> anyhow::Result<Option<Ladder>> {
         let Some(given) = &self.fidelities else {

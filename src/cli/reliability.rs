@@ -1,10 +1,10 @@
 //! `foretell reliability`: how far the scores of a search can be trusted.
 
+use super::agreement::AgreementArgs;
 use super::output::print;
 use crate::report::table::count_of;
 use crate::report::{
-    AgreementOptions, fidelity_scores, reliability, reliability_frame, reliability_table, study_reliability,
-    write_csv,
+    fidelity_scores, reliability, reliability_frame, reliability_table, study_reliability, write_csv,
 };
 use crate::search::Objective;
 use crate::study::{Folder, Study};
@@ -23,12 +23,8 @@ pub struct Args {
     /// What to judge: scores as for `foretell search`, one sum [default: the study's objective, accuracy, robustness]
     #[arg(long)]
     objective: Option<Objective>,
-    /// Candidates that a fidelity hands on; the regret of the best of them is shown
-    #[arg(long, value_name = "K", default_value_t = 5)]
-    top: usize,
-    /// Bootstrap samples of the intervals
-    #[arg(long, value_name = "N", default_value_t = 1000)]
-    samples: usize,
+    #[command(flatten)]
+    agreement: AgreementArgs,
     /// Seed of the samples
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -39,7 +35,7 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: Args) -> anyhow::Result<()> {
-    ensure!(args.top > 0, "--top is 0, expected at least 1");
+    let options = args.agreement.options(args.seed)?;
     if let Some(objective) = &args.objective {
         ensure!(
             !objective.is_pareto(),
@@ -48,7 +44,6 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     }
     let (folder, record) = Folder::open(&args.run)?;
     let trials = Study::trials_of(&folder.events()?, &folder.journal_path())?;
-    let options = AgreementOptions { top: args.top, samples: args.samples, seed: args.seed };
     let rows = match &args.objective {
         Some(objective) => reliability(&objective.to_string(), &fidelity_scores(&trials, objective), options),
         None => study_reliability(&trials, &record.settings.objective, options),
@@ -59,7 +54,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         args.run.display(),
         count_of(trials.len(), "candidate")
     );
-    let mut text = reliability_table(&rows, args.top);
+    let mut text = reliability_table(&rows, options.top);
     if let Some(path) = &args.csv {
         write_csv(&reliability_frame(&rows)?, path)?;
         text += &format!("wrote {}\n", path.display());

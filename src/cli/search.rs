@@ -8,13 +8,18 @@ use super::report::REPORT;
 use super::scoring::{ScoringArgs, default_evaluation, evaluation_of, evaluation_value, measured, set};
 use super::strategy::{StrategyArgs, default_strategy};
 use super::{candidates, threads};
+use crate::predictor::Forecaster;
 use crate::report::{Leaderboard, ReportedStudy, SortKey, write_report, write_results};
-use crate::search::{Budget, Ladder, Limits, Metric, Objective, StopReason};
+use crate::search::{Budget, Ladder, Limits, Metric, Objective, Screened, StopReason};
 use crate::space::Space;
-use crate::study::{self, Folder, KeptWeights, Plan, SearchSettings, Storage, Study, StudyRecord};
+use crate::study::{
+    self, Folder, Foretold, KeptWeights, Plan, PredictorSettings, SearchSettings, Storage, Study,
+    StudyRecord, Trial,
+};
 use anyhow::{Context, bail};
 use serde_json::json;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Parent of run folders that are not named.
 const RUNS: &str = "runs";
@@ -119,7 +124,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let space = space_of(&record.settings)?;
     // All that can be wrong with the inputs shows here, before a folder is made.
     let (mut evaluation, _) = evaluation_of(&record.settings.evaluation)?;
-    let evaluator = args.scoring.evaluator(&evaluation, args.workers)?;
+    let evaluator = Arc::new(args.scoring.evaluator(&evaluation, args.workers)?);
     if folder.is_none() {
         evaluation.eval_images = args.scoring.eval_images(&evaluator)?;
         record.settings.evaluation = evaluation_value(&evaluation)?;
@@ -159,7 +164,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         ladder: settings.ladder.as_ref(),
         weights: settings.ladder.as_ref().map(|_| &weights),
         space: &space,
-        evaluator: &evaluator,
+        evaluator: evaluator.as_ref(),
         objective: &settings.objective,
         limits: settings.limits,
         warm_start: &settings.warm_start,
@@ -171,6 +176,11 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         interrupted: stop_flag(),
     };
     let mut strategy = settings.strategy.build()?;
+    if let Some(predictor) = settings.predictor {
+        let evaluator = Arc::clone(&evaluator);
+        let forecaster = Forecaster::new(move |arch| evaluator.describe(arch), settings.seed);
+        strategy = Box::new(Screened::new(strategy, Box::new(forecaster), predictor.proposals)?);
+    }
     let mut progress = Progress::new(budget, &study);
     let stopped = study::run(&plan, strategy.as_mut(), &mut study, &mut |study| progress.update(study));
     progress.finish();
@@ -194,9 +204,16 @@ fn conclude(
     let leaderboard = Leaderboard::of(study.trials(), SortKey::Objective, objective);
     let mut text = leaderboard.table(10);
     text += &format!("stopped after {:.1} s of search: {stopped}\n", study.elapsed_s());
+    if let Some(ladder) = study.stages().last().and_then(|record| record.ladder.as_ref()) {
+        text += &format!("stages that fitted the time (shares in s): {ladder}\n");
+    }
+    let reported = ReportedStudy::open(folder)?;
+    if let Some(foretold) = Foretold::of(&reported.events) {
+        text += &format!("predictor: {foretold}\n");
+    }
     let mut results = write_results(study.trials(), objective, num_classes, folder)?;
     let page = folder.join(REPORT);
-    write_report(&ReportedStudy::open(folder)?, None, &page)?;
+    write_report(&reported, None, &page)?;
     results.written.push(page);
     for reason in &results.left_out {
         eprintln!("no plot {reason}");
@@ -215,6 +232,9 @@ fn conclude(
     };
     let best = leaderboard.ranked().first();
     if let Some(best) = best {
+        if !objective.is_pareto() {
+            text += &winner(best, folder);
+        }
         let (whom, trial) = if objective.is_pareto() {
             ("the first", format!(" --trial {}", best.number))
         } else {
@@ -236,6 +256,24 @@ fn conclude(
         );
     }
     Ok(())
+}
+
+/// One line of the best trial: what it scores with which weights, and where these are.
+fn winner(best: &Trial, folder: &Path) -> String {
+    let percent = |share: Option<f64>| {
+        share.map_or_else(|| "unknown".into(), |share| format!("{:.2} %", 100.0 * share))
+    };
+    let (fidelity, scores) = (best.fidelity(), best.best_scores());
+    let mut text = format!("winner: trial {}, accuracy {} with ", best.number, percent(scores.accuracy));
+    if fidelity.is_refined() {
+        text += &format!("weights {fidelity}, {} with predicted ones", percent(best.scores.accuracy));
+        if let Some((path, _)) = KeptWeights::of(folder).find(best) {
+            text += &format!("; kept in {}", path.display());
+        }
+    } else {
+        text += "predicted weights";
+    }
+    text + "\n"
 }
 
 /// A new study's record; its folder is made later.
@@ -350,6 +388,7 @@ impl Args {
         settings.ladder = self.ladder.over(settings.ladder)?;
         let mut evaluation = self.scoring.over(evaluation)?;
         let is_refined = settings.ladder.as_ref().is_some_and(Ladder::is_refined);
+        settings.predictor = self.ladder.predictor(settings.predictor, is_refined, &settings.objective)?;
         self.training.over(&mut evaluation, is_refined, settings.seed)?;
         settings.evaluation = evaluation_value(&evaluation).context("--ghn")?;
         Ok(settings)
@@ -368,6 +407,7 @@ fn default_settings(objective: Option<&Objective>) -> anyhow::Result<SearchSetti
         evaluation: evaluation_value(&default_evaluation())?,
         warm_start: Vec::new(),
         ladder: None,
+        predictor: Some(PredictorSettings { proposals: Forecaster::PROPOSALS }),
     })
 }
 

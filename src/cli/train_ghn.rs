@@ -1,15 +1,14 @@
 //! `foretell train-ghn`: trains a graph hypernetwork as a configuration file says.
 
+use super::configured::ConfiguredArgs;
 use super::device::DeviceFlag;
 use super::interrupt::stop_flag;
 use super::output::print;
 use crate::images;
 use crate::report::training_plot;
 use crate::training::{Ending, HeldOutReport, Observer, StepReport, TrainConfig, fit_ghn_on};
-use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::collections::VecDeque;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// Train a graph hypernetwork on architectures drawn on the fly.
@@ -18,15 +17,8 @@ use std::time::{Duration, Instant};
     after_help = "On a GPU run the hypernetwork, the networks and all gradients; the optimiser runs on the CPU in any case."
 )]
 pub struct Args {
-    /// Configuration, e.g. experiments/train-ghn2-fashion.toml.
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
-    /// Folder of the run [default: runs/ and the configuration's file name].
-    #[arg(long, value_name = "DIR")]
-    out: Option<PathBuf>,
-    /// Go on from the run's checkpoint.
-    #[arg(long)]
-    resume: bool,
+    #[command(flatten)]
+    run: ConfiguredArgs,
     /// Threads [default: all cores]; the result does not depend on it.
     #[arg(long)]
     threads: Option<usize>,
@@ -37,18 +29,12 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: Args) -> anyhow::Result<()> {
     super::threads::limit(args.threads)?;
-    let config = TrainConfig::load(&args.config)?;
-    let folder = match args.out {
-        Some(folder) => folder,
-        None => {
-            let name = args.config.file_stem().context("--config names no file")?;
-            PathBuf::from("runs").join(name)
-        }
-    };
+    let config = TrainConfig::load(&args.run.config)?;
+    let folder = args.run.folder()?;
     let device = args.device.open()?;
     let data = images::open(&config.images.source)?;
     let mut progress = Progress::new(config.steps);
-    let ending = fit_ghn_on(&device, config, &data, &folder, args.resume, stop_flag(), &mut progress)?;
+    let ending = fit_ghn_on(&device, config, &data, &folder, args.run.resume, stop_flag(), &mut progress)?;
     progress.bar.finish_and_clear();
     let plots = training_plot(&folder.join("metrics.csv"), &folder)?;
     let mut text = match ending {

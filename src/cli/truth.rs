@@ -1,14 +1,14 @@
 //! `foretell truth`: trains a plain sample of architectures, the truth that rankings are measured against.
 
+use super::configured::ConfiguredArgs;
 use super::interrupt::stop_flag;
 use super::output::print;
 use crate::images;
 use crate::network::build;
 use crate::training::Ending;
 use crate::truth::{FillObserver, FillOptions, TruthConfig, TruthRow, TruthSet, fill};
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
-use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -21,15 +21,8 @@ use std::time::{Duration, Instant};
 /// them to what is there.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Configuration, e.g. experiments/truth-fashion.toml
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
-    /// Folder of the set [default: runs/ and the configuration's file name]
-    #[arg(long, value_name = "DIR")]
-    out: Option<PathBuf>,
-    /// Go on with the set that the folder holds
-    #[arg(long)]
-    resume: bool,
+    #[command(flatten)]
+    run: ConfiguredArgs,
     /// Architectures that are trained side by side [default: one for each core]; results do not depend on it
     #[arg(long, value_name = "N")]
     workers: Option<usize>,
@@ -48,14 +41,11 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     for (flag, value) in [("--workers", workers), ("--threads", args.threads)] {
         ensure!((1..=1024).contains(&value), "{flag} is {value}, expected 1 to 1024");
     }
-    let config = TruthConfig::load(&args.config)?;
-    let folder = match args.out {
-        Some(folder) => folder,
-        None => PathBuf::from("runs").join(args.config.file_stem().context("--config names no file")?),
-    };
+    let config = TruthConfig::load(&args.run.config)?;
+    let folder = args.run.folder()?;
     let data = images::open(&config.training.images)?;
     let architectures = config.draw(data.classes().len())?;
-    let set = if args.resume {
+    let set = if args.run.resume {
         TruthSet::reopen(&folder, config, architectures)?
     } else {
         TruthSet::create(&folder, config, architectures)?

@@ -12,13 +12,16 @@ use crate::execute::NativeExecutor;
 use crate::images::{Augmentation, DataSet, NoiseBank, PreparedImages};
 use crate::network::Network;
 use crate::score::{self, Fidelity, Scores};
-use crate::space::{ArchRecord, Architecture};
+use crate::space::{ArchRecord, Architecture, CellArchitecture};
 use crate::training::{NetworkTrainer, NetworkTraining, RandomInit, SgdConfig, TrainOn, random_weights};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
+
+/// Steps that a candidate is timed by.
+const TIMED_STEPS: u64 = 4;
 
 /// How weights are trained.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -133,15 +136,13 @@ impl GhnEvaluator {
         }
     }
 
-    /// Trains and scores; writes the weights to `keep`.
-    pub(super) fn refined(
+    /// A training at its beginning, and the time that its initial weights took to predict.
+    fn trainer(
         &self,
         arch: &Architecture,
         fidelity: Fidelity,
-        keep: Option<&Path>,
-        stop: &AtomicBool,
-        is_timed: bool,
-    ) -> Result<Scores> {
+        predict_ms: &mut Option<f64>,
+    ) -> Result<(&Refinery, NetworkTrainer)> {
         let Some(refinery) = &self.refinery else {
             return Err(Error::Config(format!("{fidelity} needs settings for training")));
         };
@@ -161,17 +162,41 @@ impl GhnEvaluator {
                 epochs,
             )
         };
-        let mut predict_ms = None;
         let initial = |network: &Network| match fidelity {
             Fidelity::He { .. } => Ok(random_weights(network, RandomInit::He, seed)),
             _ => {
                 let started = Instant::now();
                 let params = self.predicted(network);
-                predict_ms = Some(started.elapsed().as_secs_f64() * 1e3);
+                *predict_ms = Some(started.elapsed().as_secs_f64() * 1e3);
                 params
             }
         };
-        let mut trainer = NetworkTrainer::new(config, &refinery.data, initial)?.of_length(steps);
+        Ok((refinery, NetworkTrainer::new(config, &refinery.data, initial)?.of_length(steps)))
+    }
+
+    /// Mean seconds of a step of training, without the first, which takes its memory.
+    pub(super) fn timed_steps(&self, arch: &CellArchitecture) -> Result<f64> {
+        let arch = Architecture::Cells(arch.clone());
+        let (_, mut trainer) = self.trainer(&arch, Fidelity::Sgd { steps: TIMED_STEPS + 1 }, &mut None)?;
+        trainer.step()?;
+        let began = Instant::now();
+        for _ in 0..TIMED_STEPS {
+            trainer.step()?;
+        }
+        Ok(began.elapsed().as_secs_f64() / TIMED_STEPS as f64)
+    }
+
+    /// Trains and scores; writes the weights to `keep`.
+    pub(super) fn refined(
+        &self,
+        arch: &Architecture,
+        fidelity: Fidelity,
+        keep: Option<&Path>,
+        stop: &AtomicBool,
+        is_timed: bool,
+    ) -> Result<Scores> {
+        let mut predict_ms = None;
+        let (refinery, mut trainer) = self.trainer(arch, fidelity, &mut predict_ms)?;
         while trainer.steps_taken() < trainer.total_steps() {
             if stop.load(Ordering::Relaxed) {
                 return Err(Error::Interrupted);

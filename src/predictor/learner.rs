@@ -7,6 +7,7 @@
 use super::{Predictor, Sample, Tau};
 use crate::Result;
 use crate::space::{ArchHash, CellArchitecture, arch_hash};
+use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -22,7 +23,7 @@ pub struct Learner<F> {
     fitted: Mutex<Option<(F, usize, Arc<Predictor>)>>,
 }
 
-impl<F: Ord + Copy> Learner<F> {
+impl<F: Ord + Copy + Send + Sync> Learner<F> {
     /// Outcomes at a fidelity that it learns from at least.
     pub const FEWEST: usize = 16;
 
@@ -49,6 +50,19 @@ impl<F: Ord + Copy> Learner<F> {
         self.told.iter().rev().find_map(enough)
     }
 
+    /// The fidelity that it heard most of; of several the most trusted.
+    pub fn most_told(&self) -> Option<F> {
+        self.told
+            .iter()
+            .max_by_key(|(fidelity, told)| (told.len(), **fidelity))
+            .map(|(&fidelity, _)| fidelity)
+    }
+
+    /// Outcomes at a fidelity, in the order in which it heard of them.
+    pub fn told(&self, fidelity: F) -> &[(CellArchitecture, f64)] {
+        self.told.get(&fidelity).map_or(&[], Vec::as_slice)
+    }
+
     /// Kendall's tau of its predictions in cross-validation; none while it knows too little.
     ///
     /// # Errors
@@ -63,7 +77,7 @@ impl<F: Ord + Copy> Learner<F> {
     /// An architecture cannot be described.
     pub fn values(&self, candidates: &[CellArchitecture]) -> Result<Option<Vec<f64>>> {
         let Some(predictor) = self.predictor()? else { return Ok(None) };
-        let features = candidates.iter().map(|arch| self.features(arch)).collect::<Result<Vec<_>>>()?;
+        let features = candidates.par_iter().map(|arch| self.features(arch)).collect::<Result<Vec<_>>>()?;
         let estimates = predictor.predict(&features)?;
         Ok(Some(estimates.into_iter().map(|estimate| estimate.value).collect()))
     }
@@ -81,7 +95,7 @@ impl<F: Ord + Copy> Learner<F> {
         let sample = |(arch, value): &(CellArchitecture, f64)| -> Result<Sample> {
             Ok(Sample { features: self.features(arch)?, value: *value })
         };
-        let samples = told.iter().map(sample).collect::<Result<Vec<Sample>>>()?;
+        let samples = told.par_iter().map(sample).collect::<Result<Vec<Sample>>>()?;
         let predictor = Arc::new(Predictor::fit(&samples, self.seed)?);
         *fitted = Some((fidelity, told.len(), Arc::clone(&predictor)));
         Ok(Some(predictor))

@@ -9,6 +9,7 @@
 
 mod cross_validation;
 mod features;
+mod forecaster;
 mod gaussian_process;
 mod kendall;
 mod learner;
@@ -19,6 +20,7 @@ mod standard;
 
 pub use cross_validation::{CrossValidation, Folds};
 pub use features::{CHEAP_SCORES, CheapScores, FeatureProbe, Features};
+pub use forecaster::Forecaster;
 pub use kendall::Tau;
 pub use learner::Learner;
 pub use predict::{Estimate, Predictor};

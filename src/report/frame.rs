@@ -4,7 +4,8 @@
 //! `accuracy_noise_<sd>` and `accuracy_noise_<sd>_se`.
 //!
 //! In a study with several fidelities every score is the one at the highest that its trial reached, which the column
-//! `fidelity` names; and `objective@F`, `accuracy@F` and `robustness@F` are those at each fidelity F.
+//! `fidelity` names; and `objective@F`, `accuracy@F` and `robustness@F` are those at each fidelity F, `seconds@F` what
+//! they took and `elapsed_s@F` when they were known.
 
 use super::pareto::fronts_reached;
 use crate::score::{Fidelity, NoiseScore, Scores};
@@ -126,6 +127,9 @@ fn columns(trials: &[&Trial]) -> Result<Vec<Column>> {
             column!(&format!("seconds@{fidelity}"), Option<f64>, |trial| trial
                 .refinement(fidelity)
                 .map(|refined| refined.wall_s));
+            column!(&format!("elapsed_s@{fidelity}"), Option<f64>, |trial| trial
+                .refinement(fidelity)
+                .map(|refined| refined.elapsed_s));
         }
     }
     if !fidelities.is_empty() {

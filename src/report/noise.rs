@@ -1,9 +1,10 @@
 //! Clean against noisy accuracy.
 
 use super::canvas::{
-    Axis, BLUE, Canvas, Drawn, Figure, GREEN, GREY, Mark, ORANGE, PURPLE, RED_STAR, SKY, YELLOW, opacity,
+    Axis, BLUE, Canvas, Drawn, Figure, GREEN, GREY, INK, Mark, ORANGE, PURPLE, RED_STAR, SKY, YELLOW, opacity,
 };
 use super::frame::noise_levels;
+use crate::score::Scores;
 use crate::study::{Trial, TrialState};
 use plotters::prelude::{Color, DrawingBackend, RGBColor};
 
@@ -15,6 +16,8 @@ type Point = (f64, f64, f64, f64);
 /// Accuracy under each noise level against clean accuracy.
 pub(super) struct NoiseFigure {
     levels: Vec<(f64, Vec<Point>)>,
+    /// With trained weights, at all levels.
+    trained: Vec<(f64, f64)>,
     winner: Option<(u64, Vec<(f64, f64)>)>,
     explanation: String,
 }
@@ -24,8 +27,7 @@ impl NoiseFigure {
     pub(super) fn new(trials: &[Trial], winner: Option<&Trial>) -> Option<NoiseFigure> {
         let finished: Vec<&Trial> =
             trials.iter().filter(|trial| trial.state == TrialState::Finished).collect();
-        let place = |trial: &Trial, sd: f64| {
-            let scores = &trial.scores;
+        let place = |scores: &Scores, sd: f64| {
             let noisy = scores.noise.iter().find(|score| score.sd == sd)?;
             let clean_se = scores.accuracy_se.unwrap_or(0.0);
             let shares = (scores.accuracy?, clean_se, noisy.accuracy, noisy.accuracy_se);
@@ -33,20 +35,28 @@ impl NoiseFigure {
         };
         let levels: Vec<(f64, Vec<Point>)> = noise_levels(&finished)
             .into_iter()
-            .map(|sd| (sd, finished.iter().filter_map(|trial| place(trial, sd)).collect::<Vec<Point>>()))
+            .map(|sd| {
+                (sd, finished.iter().filter_map(|trial| place(&trial.scores, sd)).collect::<Vec<Point>>())
+            })
             .filter(|(_, points)| !points.is_empty())
             .collect();
         let winner = winner.map(|trial| {
-            let places = levels.iter().filter_map(|(sd, _)| place(trial, *sd)).map(|p| (p.0, p.2));
+            let places =
+                levels.iter().filter_map(|(sd, _)| place(trial.best_scores(), *sd)).map(|p| (p.0, p.2));
             (trial.number, places.collect())
         });
+        let refined = finished.iter().filter(|trial| trial.fidelity().is_refined());
+        let trained = refined
+            .flat_map(|trial| levels.iter().filter_map(|(sd, _)| place(trial.best_scores(), *sd)))
+            .map(|p| (p.0, p.2))
+            .collect();
         let images = finished.first().and_then(|trial| trial.scores.images);
         let images = images.map_or(String::new(), |images| format!(" on {images} images, bars: ±1 s.e."));
         let explanation = format!(
             "{} finished candidates; Gaussian noise on pixels in [0, 1]; accuracy{images}",
             finished.len()
         );
-        (!levels.is_empty()).then_some(NoiseFigure { levels, winner, explanation })
+        (!levels.is_empty()).then_some(NoiseFigure { levels, trained, winner, explanation })
     }
 }
 
@@ -54,10 +64,10 @@ impl Figure for NoiseFigure {
     fn draw<DB: DrawingBackend>(&self, canvas: &Canvas<DB>) -> Drawn {
         let points = || self.levels.iter().flat_map(|(_, points)| points);
         let bounds = 0.0..100.0;
-        let x =
-            Axis::around("Clean accuracy (%)", points().flat_map(|p| [p.0 - p.1, p.0 + p.1]), bounds.clone());
-        let y =
-            Axis::around("Accuracy under noise (%)", points().flat_map(|p| [p.2 - p.3, p.2 + p.3]), bounds);
+        let clean = points().flat_map(|p| [p.0 - p.1, p.0 + p.1]).chain(self.trained.iter().map(|p| p.0));
+        let noisy = points().flat_map(|p| [p.2 - p.3, p.2 + p.3]).chain(self.trained.iter().map(|p| p.1));
+        let x = Axis::around("Clean accuracy (%)", clean, bounds.clone());
+        let y = Axis::around("Accuracy under noise (%)", noisy, bounds);
         let faint = opacity(points().count());
         let marks: Vec<(RGBColor, Mark)> = COLOURS
             .iter()
@@ -65,12 +75,17 @@ impl Figure for NoiseFigure {
             .take(self.levels.len())
             .map(|c| (*c, Mark::Dot(c.mix(faint), 3.6)))
             .collect();
+        let predicted = if self.trained.is_empty() { "" } else { ", predicted weights" };
         let mut legend: Vec<(Mark, String)> = self
             .levels
             .iter()
             .zip(&marks)
-            .map(|((sd, _), (_, mark))| (*mark, format!("noise sd {sd}")))
+            .map(|((sd, _), (_, mark))| (*mark, format!("noise sd {sd}{predicted}")))
             .collect();
+        let trained = Mark::Cross(INK.mix(0.9), 3.4);
+        if !self.trained.is_empty() {
+            legend.push((trained, "trained weights".into()));
+        }
         let diagonal = Mark::Dashes(GREY.mix(0.9));
         let (from, to) = (x.range.start.max(y.range.start), x.range.end.min(y.range.end));
         if from < to {
@@ -92,6 +107,7 @@ impl Figure for NoiseFigure {
             let places: Vec<(f64, f64)> = points.iter().map(|p| (p.0, p.2)).collect();
             canvas.points(&mut chart, *mark, &places)?;
         }
+        canvas.points(&mut chart, trained, &self.trained)?;
         let places = self.winner.as_ref().map_or(&[][..], |(_, places)| places);
         canvas.points(&mut chart, RED_STAR, places)
     }

@@ -1,8 +1,8 @@
 //! One score against another, with the Pareto front.
 
-use super::canvas::{Axis, BLUE, Canvas, Drawn, Figure, GREY, Mark, ORANGE, RED_STAR, opacity};
+use super::canvas::{Axis, BLUE, Canvas, Drawn, Figure, GREY, Mark, ORANGE, PURPLE, RED_STAR, opacity};
 use super::measure::Measure;
-use crate::score::Fidelity;
+use crate::score::{Fidelity, Scores};
 use crate::search::{self, Metric, Objective};
 use crate::study::{Trial, TrialState};
 use plotters::prelude::{Color, DrawingBackend};
@@ -69,6 +69,8 @@ pub(super) struct ParetoFigure {
     x: (Metric, Measure),
     y: (Metric, Measure),
     finished: Vec<Point>,
+    /// Finished trials by their scores with trained weights.
+    trained: Vec<Point>,
     over_limit: Vec<Point>,
     /// In the order of x.
     front: Vec<Point>,
@@ -78,12 +80,12 @@ pub(super) struct ParetoFigure {
     explanation: String,
 }
 
-fn point(trial: &Trial, x: &(Metric, Measure), y: &(Metric, Measure)) -> Option<Point> {
-    let se = trial.scores.accuracy_se.filter(|_| y.0 == Metric::Accuracy);
+fn point(number: u64, scores: &Scores, x: &(Metric, Measure), y: &(Metric, Measure)) -> Option<Point> {
+    let se = scores.accuracy_se.filter(|_| y.0 == Metric::Accuracy);
     Some(Point {
-        trial: trial.number,
-        x: x.1.factor * x.0.of(&trial.scores)?,
-        y: y.1.factor * y.0.of(&trial.scores)?,
+        trial: number,
+        x: x.1.factor * x.0.of(scores)?,
+        y: y.1.factor * y.0.of(scores)?,
         se: se.map(|se| y.1.factor * se),
     })
 }
@@ -104,7 +106,8 @@ impl ParetoFigure {
         // Among equals the first stands for all.
         let front: Vec<u64> = pareto_front(trials).iter().map(|trial| trial.number).collect();
         figure.front.retain(|p| front.contains(&p.trial));
-        figure.winner = winner.and_then(|winner| point(winner, &figure.x, &figure.y));
+        figure.winner =
+            winner.and_then(|winner| point(winner.number, winner.best_scores(), &figure.x, &figure.y));
         Some(figure)
     }
 
@@ -113,8 +116,12 @@ impl ParetoFigure {
         let is_whole_front = objective.count() == 2 && objective.uses(x) && objective.uses(y);
         let (x, y) = ((x, Measure::of(x)), (y, Measure::of(y)));
         let of_state = |state: TrialState| -> Vec<Point> {
-            trials.iter().filter(|trial| trial.state == state).filter_map(|t| point(t, &x, &y)).collect()
+            let of_state = trials.iter().filter(|trial| trial.state == state);
+            of_state.filter_map(|trial| point(trial.number, &trial.scores, &x, &y)).collect()
         };
+        let refined = trials.iter().filter(|trial| trial.fidelity().is_refined());
+        let trained: Vec<Point> =
+            refined.filter_map(|trial| point(trial.number, trial.best_scores(), &x, &y)).collect();
         let finished = of_state(TrialState::Finished);
         let first = trials.iter().find(|trial| trial.number == finished.first().map_or(0, |p| p.trial))?;
         let mut explanation = format!("{} finished candidates", finished.len());
@@ -136,8 +143,17 @@ impl ParetoFigure {
             finished.iter().filter(|p| fronts.get(&p.trial) == Some(&1)).copied().collect();
         front.sort_by(|a, b| a.x.total_cmp(&b.x).then(a.y.total_cmp(&b.y)).then(a.trial.cmp(&b.trial)));
         let over_limit = of_state(TrialState::Rejected);
-        let figure =
-            ParetoFigure { over_limit, front, is_whole_front, winner: None, explanation, finished, x, y };
+        let figure = ParetoFigure {
+            over_limit,
+            front,
+            is_whole_front,
+            winner: None,
+            explanation,
+            finished,
+            trained,
+            x,
+            y,
+        };
         (!figure.finished.is_empty()).then_some(figure)
     }
 
@@ -163,7 +179,7 @@ impl ParetoFigure {
 
 impl Figure for ParetoFigure {
     fn draw<DB: DrawingBackend>(&self, canvas: &Canvas<DB>) -> Drawn {
-        let all = || self.finished.iter().chain(&self.over_limit);
+        let all = || self.finished.iter().chain(&self.over_limit).chain(&self.trained);
         let x = Axis::around(self.x.1.label, all().map(|p| p.x), self.x.1.bounds.clone());
         let reach = |p: &Point| {
             let se = p.se.unwrap_or(0.0);
@@ -175,13 +191,18 @@ impl Figure for ParetoFigure {
         let cross = Mark::Cross(GREY.mix(0.8), 3.2);
         let line = Mark::Line(ORANGE.mix(1.0));
         let front_dot = Mark::Dot(ORANGE.mix(1.0), 4.8);
-        let mut legend = vec![(dot, "candidate".to_string())];
+        let trained_dot = Mark::Dot(PURPLE.mix(0.9), 4.2);
+        let predicted = if self.trained.is_empty() { "" } else { ", predicted weights" };
+        let mut legend = vec![(dot, format!("candidate{predicted}"))];
+        if !self.trained.is_empty() {
+            legend.push((trained_dot, "candidate, trained weights".into()));
+        }
         if !self.over_limit.is_empty() {
             legend.push((cross, "over a limit".into()));
         }
         match self.is_whole_front {
-            true => legend.push((line, "Pareto front".into())),
-            false => legend.push((front_dot, "Pareto front of all objectives".into())),
+            true => legend.push((line, format!("Pareto front{predicted}"))),
+            false => legend.push((front_dot, format!("Pareto front of all objectives{predicted}"))),
         }
         if let Some(best) = self.winner {
             let (x, y) = (self.x.1.suffix, self.y.1.suffix);
@@ -203,6 +224,8 @@ impl Figure for ParetoFigure {
         }
         canvas.bars(&mut chart, ORANGE.mix(0.8), &y, self.front.iter().filter_map(bar))?;
         canvas.points(&mut chart, front_dot, &place(&self.front))?;
+        canvas.bars(&mut chart, PURPLE.mix(0.6), &y, self.trained.iter().filter_map(bar))?;
+        canvas.points(&mut chart, trained_dot, &place(&self.trained))?;
         canvas.points(&mut chart, RED_STAR, &place(self.winner.as_slice()))
     }
 }

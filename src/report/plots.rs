@@ -54,7 +54,8 @@ pub fn write_results(
     Ok(results)
 }
 
-/// Plots show scores with predicted weights, the one fidelity that all trials have; the winner is the study's.
+/// Plots show scores with predicted weights, which all trials have, and beside them those with trained weights where
+/// there are any; fronts are those of predicted weights, the winner is the study's.
 ///
 /// Writes `accuracy-latency`, `best-so-far` and `clean-noisy`, each as PNG and SVG, into `folder`. With several
 /// objectives, `hypervolume` takes the place of `best-so-far`, and there is a plot of each two of them.

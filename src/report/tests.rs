@@ -2,7 +2,7 @@ use super::*;
 use crate::score::{NoiseScore, Scores};
 use crate::search::formula::architecture;
 use crate::space::Op;
-use crate::study::{Trial, TrialState};
+use crate::study::{Refinement, Trial, TrialState};
 use polars::prelude::{ParquetReader, SerReader};
 
 fn trial(number: u64, value: Option<f64>, scores: Scores) -> Trial {
@@ -300,4 +300,38 @@ fn what_was_reached_is_measured_from_the_worst_of_all_runs() {
     let mixed = [("a".to_string(), "accuracy".parse().unwrap()), ("b".to_string(), "loss".parse().unwrap())];
     let error = common_objective(&mixed).unwrap_err().to_string();
     assert!(error.contains("a searches for accuracy, b for loss"), "{error}");
+}
+
+#[test]
+fn plots_show_trained_beside_predicted_weights() {
+    let mut trials = trials();
+    let scores = Scores { accuracy: Some(0.9), robustness: Some(0.8), ..trials[0].scores.clone() };
+    for (fidelity, value, elapsed_s) in [("sgd:20", 0.7, 70.0), ("sgd:60", 0.9, 90.0)] {
+        let fidelity = fidelity.parse().unwrap();
+        let scores = Scores { accuracy: Some(value), ..scores.clone() };
+        let refined = Refinement {
+            fidelity,
+            value: Some(value),
+            reason: None,
+            scores,
+            finished_ms: 0,
+            wall_s: 1.0,
+            elapsed_s,
+        };
+        trials[0].refined.push(refined);
+    }
+    let folder = tempfile::tempdir().unwrap();
+    write_plots(&trials, &"accuracy".parse().unwrap(), folder.path()).unwrap();
+    let line = "best, longest trained (sgd:60)";
+    for (stem, texts) in [
+        ("best-so-far", &["predicted weights", "best of these", "trained weights", line][..]),
+        ("best-so-far", &["best: trial 0 (90.00 %)"]),
+        ("accuracy-latency", &["candidate, predicted weights", "candidate, trained weights"]),
+        ("clean-noisy", &["noise sd 0.08, predicted weights", "trained weights"]),
+    ] {
+        let svg = std::fs::read_to_string(folder.path().join(format!("{stem}.svg"))).unwrap();
+        for text in texts {
+            assert!(svg.contains(&format!("\n{text}\n")), "{stem}.svg lacks \"{text}\"");
+        }
+    }
 }

@@ -1,7 +1,8 @@
 //! Fidelities: with which weights a network is scored, from the cheapest to the dearest.
 //!
 //! In: text, `predicted`, `he:N`, `sgd:N` or `trained`. Out: a [`Fidelity`], ordered by how far its scores can be
-//! trusted. Each fidelity begins anew from its own initial weights and takes a learning-rate schedule of its own
+//! trusted: by the amount of training, in which a step from random weights counts half of one from predicted weights,
+//! because the first steps from random weights only lead to where prediction begins. Each fidelity begins anew from its own initial weights and takes a learning-rate schedule of its own
 //! length, so a score at `sgd:400` means the same whether the network was scored at `sgd:100` before or not.
 
 use crate::{Error, Result};
@@ -49,12 +50,12 @@ impl Fidelity {
         self.to_string().replace(':', "-")
     }
 
-    /// Class, steps, and random before predicted initial weights.
+    /// Class, half steps from predicted weights, and random before predicted initial weights.
     fn level(self) -> (u8, u64, u8) {
         match self {
             Fidelity::Predicted => (0, 0, 0),
             Fidelity::He { steps } => (1, steps, 0),
-            Fidelity::Sgd { steps } => (1, steps, 1),
+            Fidelity::Sgd { steps } => (1, steps.saturating_mul(2), 1),
             Fidelity::Trained => (2, 0, 0),
         }
     }
@@ -130,13 +131,14 @@ mod tests {
 
     #[test]
     fn text_and_back_in_the_order_of_trust() {
-        let names = ["predicted", "he:50", "sgd:50", "he:400", "sgd:400", "trained"];
+        let names = ["predicted", "he:3", "sgd:2", "he:400", "sgd:200", "trained"];
         let fidelities = names.map(|name| name.parse::<Fidelity>().unwrap());
         assert_eq!(fidelities.map(|fidelity| fidelity.to_string()), names);
         assert!(fidelities.is_sorted_by(|a, b| a < b));
         assert_eq!(fidelities[3].slug(), "he-400");
+        assert!("he:401".parse::<Fidelity>().unwrap() > fidelities[4]);
         let json = serde_json::to_string(&fidelities).unwrap();
-        assert_eq!(json, r#"["predicted","he:50","sgd:50","he:400","sgd:400","trained"]"#);
+        assert_eq!(json, r#"["predicted","he:3","sgd:2","he:400","sgd:200","trained"]"#);
         assert_eq!(serde_json::from_str::<[Fidelity; 6]>(&json).unwrap(), fidelities);
     }
 

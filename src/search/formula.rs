@@ -156,6 +156,10 @@ impl Evaluator for FormulaEvaluator {
         }
     }
 
+    fn step_seconds(&self, _: &CellArchitecture) -> Result<Option<f64>> {
+        Ok((self.step_us > 0).then_some(self.step_us as f64 * 1e-6))
+    }
+
     fn refine(&self, task: &Refine<'_>) -> Result<Scores> {
         self.refinements.fetch_add(1, Ordering::Relaxed);
         let steps = self.steps(task.fidelity).unwrap_or(1_000);

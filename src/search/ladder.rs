@@ -7,6 +7,9 @@
 //! them with weights that were trained longer: successive halving (Jamieson and Talwalkar 2016, arXiv 1502.07943).
 //! A search may come back to `predicted` later in the list, with what it has learned.
 //!
+//! The ladder `auto` has no stages of its own choice: with a budget in seconds they are fitted to the time and to the
+//! speed of training, see [`Speed`](super::Speed); without one they are those of [`Ladder::default`].
+//!
 //! With a budget in seconds, a stage ends when the shares up to its own are spent, so time that a stage leaves goes
 //! to the next ones. With a budget in trials, stages at `predicted` divide the trials by their shares, the others
 //! run all they take.
@@ -41,10 +44,13 @@ pub struct Stage {
 #[serde(try_from = "String", into = "String")]
 pub struct Ladder {
     stages: Vec<Stage>,
+    is_auto: bool,
 }
 
 /// Share of a `predicted` stage that names none, and of any other.
 const SHARES: (f64, f64) = (0.4, 0.2);
+/// The ladder whose stages fit the budget.
+const AUTO: &str = "auto";
 /// Candidates of a stage that names no number: of training to the end, and of any other.
 const COUNTS: (u64, u64) = (1, 8);
 
@@ -52,6 +58,16 @@ impl Ladder {
     /// The stages, at least one.
     pub fn stages(&self) -> &[Stage] {
         &self.stages
+    }
+
+    /// Of at least one stage.
+    pub(super) fn of(stages: Vec<Stage>) -> Ladder {
+        Ladder { stages, is_auto: false }
+    }
+
+    /// Whether its stages are to be fitted to a budget of seconds.
+    pub fn is_auto(&self) -> bool {
+        self.is_auto
     }
 
     /// Whether a stage needs training images.
@@ -88,25 +104,29 @@ impl Ladder {
         before.filter(|&fidelity| fidelity < own).max().unwrap_or(Fidelity::Predicted)
     }
 
-    /// Candidates that the first stage above `predicted` takes.
-    pub fn first_count(&self) -> Option<u64> {
-        self.stages.iter().find_map(|stage| stage.count)
+    /// Candidates that a stage takes at most.
+    pub fn widest(&self) -> Option<u64> {
+        self.stages.iter().filter_map(|stage| stage.count).max()
     }
 }
 
 impl Default for Ladder {
-    /// 40 % of the time for the search, 15 % for each of 100, 400 and 1,600 steps of SGD and for training to the
-    /// end, with 24, 8, 3 and 1 candidates.
+    /// `auto`, and without a budget of seconds: 30 % of the trials find candidates, 18 of which take 100 steps of SGD; 10
+    /// % find more, with what was learned, until 27 have taken these steps; then 9 take 400 steps, 3 take 1,600 and 1
+    /// is trained to the end.
     fn default() -> Ladder {
         let stage = |fidelity, count, share| Stage { fidelity, count, share };
         Ladder {
             stages: vec![
-                stage(Fidelity::Predicted, None, 0.4),
-                stage(Fidelity::Sgd { steps: 100 }, Some(24), 0.15),
-                stage(Fidelity::Sgd { steps: 400 }, Some(8), 0.15),
+                stage(Fidelity::Predicted, None, 0.3),
+                stage(Fidelity::Sgd { steps: 100 }, Some(18), 0.1),
+                stage(Fidelity::Predicted, None, 0.1),
+                stage(Fidelity::Sgd { steps: 100 }, Some(27), 0.05),
+                stage(Fidelity::Sgd { steps: 400 }, Some(9), 0.15),
                 stage(Fidelity::Sgd { steps: 1600 }, Some(3), 0.15),
                 stage(Fidelity::Trained, Some(1), 0.15),
             ],
+            is_auto: true,
         }
     }
 }
@@ -154,6 +174,9 @@ impl FromStr for Ladder {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Ladder> {
+        if text.trim() == AUTO {
+            return Ok(Ladder::default());
+        }
         let parts = text.split([',', '\n']).map(str::trim).filter(|part| !part.is_empty());
         let stages = parts.map(str::parse).collect::<Result<Vec<Stage>>>()?;
         match stages.first() {
@@ -162,13 +185,16 @@ impl FromStr for Ladder {
                 "the first stage is {}: a search begins with predicted",
                 first.fidelity
             ))),
-            Some(_) => Ok(Ladder { stages }),
+            Some(_) => Ok(Ladder::of(stages)),
         }
     }
 }
 
 impl fmt::Display for Ladder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_auto {
+            return f.write_str(AUTO);
+        }
         for (i, Stage { fidelity, count, share }) in self.stages.iter().enumerate() {
             let comma = if i > 0 { "," } else { "" };
             write!(f, "{comma}{fidelity}")?;
@@ -202,7 +228,7 @@ mod tests {
     #[test]
     fn text_and_back() {
         let ladder = Ladder::default();
-        assert_eq!(ladder.to_string().parse::<Ladder>().unwrap(), ladder);
+        assert_eq!((ladder.to_string().as_str(), "auto".parse::<Ladder>().unwrap()), ("auto", ladder));
         let lines: Ladder = "predicted\nsgd:10=3\n\n trained @ 0.5\n".parse().unwrap();
         assert_eq!(lines.to_string(), "predicted@0.4,sgd:10=3@0.2,trained=1@0.5");
     }

@@ -9,6 +9,8 @@
 
 mod budget;
 mod evolution;
+mod fit;
+mod forecast;
 mod ladder;
 mod limits;
 mod local;
@@ -21,6 +23,8 @@ mod strategy;
 
 pub use budget::{Budget, StopReason};
 pub use evolution::RegularisedEvolution;
+pub use fit::Speed;
+pub use forecast::Forecast;
 pub use ladder::{Ladder, Stage};
 pub use limits::Limits;
 pub use local::LocalSearch;
@@ -83,6 +87,15 @@ pub trait Evaluator: Sync {
     /// Training diverges, is interrupted, or this evaluator cannot train.
     fn refine(&self, task: &Refine<'_>) -> Result<Scores> {
         Err(Error::Config(format!("{} needs an evaluator that trains", task.fidelity)))
+    }
+
+    /// Seconds of a step of SGD on a candidate, measured on a few steps now; none if it cannot be told.
+    ///
+    /// # Errors
+    /// Training fails.
+    fn step_seconds(&self, arch: &CellArchitecture) -> Result<Option<f64>> {
+        let _ = arch;
+        Ok(None)
     }
 
     /// Optimiser steps of a fidelity, if they are known.

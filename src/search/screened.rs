@@ -4,11 +4,12 @@
 //! strategy. The screen is a function of what it was told, as strategies are, so a resumed search goes on
 //! identically.
 
-use super::{Outcome, Proposals, Strategy};
+use super::{Forecast, Outcome, Proposals, Strategy};
 use crate::score::Fidelity;
-use crate::space::CellArchitecture;
+use crate::space::{ArchHash, CellArchitecture, arch_hash};
 use crate::{Error, Result};
 use rand_chacha::ChaCha8Rng;
+use std::collections::BTreeSet;
 
 /// Foretells how good candidates are.
 pub trait Screen: Send {
@@ -20,6 +21,29 @@ pub trait Screen: Send {
     /// # Errors
     /// A candidate cannot be described.
     fn values(&self, candidates: &[CellArchitecture]) -> Result<Option<Vec<f64>>>;
+
+    /// As [`Screen::values`], for candidates whose value with predicted weights is known; nothing if that value alone
+    /// orders them as well.
+    ///
+    /// # Errors
+    /// As [`Screen::values`].
+    fn values_of_scored(&self, candidates: &[(&CellArchitecture, f64)]) -> Result<Option<Vec<f64>>> {
+        let _ = candidates;
+        Ok(None)
+    }
+
+    /// How well it foretells, as far as it can tell.
+    ///
+    /// # Errors
+    /// As [`Screen::values`].
+    fn forecast(&self) -> Result<Option<Forecast>> {
+        Ok(None)
+    }
+
+    /// Trained candidates that it learns from at least.
+    fn lessons(&self) -> u64 {
+        1
+    }
 }
 
 /// A strategy whose proposals are screened.
@@ -27,6 +51,7 @@ pub struct Screened {
     inner: Box<dyn Strategy>,
     screen: Box<dyn Screen>,
     proposals: usize,
+    told: BTreeSet<ArchHash>,
 }
 
 impl Screened {
@@ -37,7 +62,7 @@ impl Screened {
     pub fn new(inner: Box<dyn Strategy>, screen: Box<dyn Screen>, proposals: usize) -> Result<Screened> {
         match proposals {
             0 => Err(Error::Config("a screen needs at least one proposal to choose from".into())),
-            _ => Ok(Screened { inner, screen, proposals }),
+            _ => Ok(Screened { inner, screen, proposals, told: BTreeSet::new() }),
         }
     }
 }
@@ -50,6 +75,10 @@ impl Strategy for Screened {
     fn ask(&self, space: &dyn Proposals, attempt: u32, rng: &mut ChaCha8Rng) -> Result<CellArchitecture> {
         let draws = (0..self.proposals).map(|_| self.inner.ask(space, attempt, rng));
         let mut candidates = draws.collect::<Result<Vec<CellArchitecture>>>()?;
+        // What was tried is no candidate, and a screen would like the best of it most.
+        if candidates.iter().any(|arch| !self.told.contains(&arch_hash(arch))) {
+            candidates.retain(|arch| !self.told.contains(&arch_hash(arch)));
+        }
         let best = self.screen.values(&candidates)?.and_then(|values| {
             let numbered = values.into_iter().enumerate().filter(|(at, _)| *at < candidates.len());
             // Among equals the first proposal.
@@ -61,11 +90,24 @@ impl Strategy for Screened {
     fn tell(&mut self, outcome: Outcome<'_>) {
         self.inner.tell(outcome);
         self.screen.tell(outcome, Fidelity::Predicted);
+        self.told.insert(arch_hash(outcome.arch));
     }
 
     fn tell_refined(&mut self, outcome: Outcome<'_>, fidelity: Fidelity) {
         self.inner.tell_refined(outcome, fidelity);
         self.screen.tell(outcome, fidelity);
+    }
+
+    fn foretell(&self, candidates: &[(&CellArchitecture, f64)]) -> Result<Option<Vec<f64>>> {
+        self.screen.values_of_scored(candidates)
+    }
+
+    fn forecast(&self) -> Result<Option<Forecast>> {
+        self.screen.forecast()
+    }
+
+    fn lessons(&self) -> Option<u64> {
+        Some(self.screen.lessons())
     }
 }
 
@@ -106,8 +148,12 @@ mod tests {
         strategy.tell(outcome);
         assert_eq!(ask(&strategy), proposals(1)[0]);
         strategy.tell_refined(outcome, Fidelity::Sgd { steps: 5 });
-        let widest = proposals(8).into_iter().max_by_key(|arch| arch.channels).unwrap();
-        assert_eq!(ask(&strategy).channels, widest.channels);
+        let mut widest = proposals(8);
+        widest.sort_by_key(|arch| std::cmp::Reverse(arch.channels));
+        assert_eq!(ask(&strategy).channels, widest[0].channels);
+        // One that was tried is passed over.
+        strategy.tell(Outcome { trial: 1, arch: &widest[0], ..outcome });
+        assert_eq!(ask(&strategy).channels, widest[1].channels);
         assert!(Screened::new(Box::new(Random), Box::new(Wide { ready: false }), 0).is_err());
     }
 }

@@ -1,6 +1,6 @@
 //! The ask/tell interface of strategies, and how each trial's randomness derives from the study's seed.
 
-use super::{LocalSearch, Nsga2, Random, RegularisedEvolution};
+use super::{Forecast, LocalSearch, Nsga2, Random, RegularisedEvolution};
 use crate::score::Fidelity;
 use crate::space::{CellArchitecture, Space, arch_hash};
 use crate::{Error, Result};
@@ -89,6 +89,29 @@ pub trait Strategy: Send {
     /// others depends on the settings alone.
     fn tell_refined(&mut self, outcome: Outcome<'_>, fidelity: Fidelity) {
         let _ = (outcome, fidelity);
+    }
+
+    /// What candidates would be worth after training, higher is better, given their values with predicted weights;
+    /// nothing unless it knows better than these values do.
+    ///
+    /// # Errors
+    /// A candidate cannot be described.
+    fn foretell(&self, candidates: &[(&CellArchitecture, f64)]) -> Result<Option<Vec<f64>>> {
+        let _ = candidates;
+        Ok(None)
+    }
+
+    /// How well it foretells what training brings; nothing if it does not try.
+    ///
+    /// # Errors
+    /// As [`Strategy::foretell`].
+    fn forecast(&self) -> Result<Option<Forecast>> {
+        Ok(None)
+    }
+
+    /// Trained candidates that it needs to foretell others; nothing if it does not try.
+    fn lessons(&self) -> Option<u64> {
+        None
     }
 }
 

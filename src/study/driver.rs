@@ -1,10 +1,12 @@
 //! The search loop: asks a strategy, evaluates on worker threads, records, tells.
 //!
-//! Trial `n` is chosen when the strategy has been told exactly the trials up to `n - lookahead`, whatever the
-//! number of workers and whenever their results come in. So the trials depend on the settings alone, and workers
-//! change only the time. Latencies are measured, so under an objective that holds one the trials depend on the
-//! machine's times too; a resumed search goes on from the recorded ones. A candidate is recorded before it is evaluated and its outcome as soon as it is known.
+//! Trial `n` is chosen when the strategy has been told exactly the trials up to `n - lookahead`, or all before the stage
+//! that goes on, whatever the number of workers and whenever their results come in. So the trials depend on the settings
+//! alone, and workers change only the time. Latencies are measured, so under an objective that holds one the trials
+//! depend on the machine's times too; a resumed search goes on from the recorded ones. A candidate is recorded before it
+//! is evaluated and its outcome as soon as it is known.
 
+mod planning;
 mod rungs;
 
 use super::{Event, KeptWeights, SettingsDigest, Study, TrialState, now_ms};
@@ -97,10 +99,9 @@ pub fn run(
             changed.join(", ")
         )));
     }
-    let version = env!("CARGO_PKG_VERSION").to_string();
     study.record(&[Event::Opened {
         time_ms: now_ms(),
-        version,
+        version: env!("CARGO_PKG_VERSION").to_string(),
         workers: plan.workers,
         budget: plan.budget,
         settings: plan.settings.clone(),
@@ -121,7 +122,9 @@ pub fn run(
         drop(to_workers);
         outcome
     })?;
-    study.record(&[Event::Stopped { time_ms: now_ms(), elapsed_s: study.elapsed_s(), reason }])?;
+    // After an interruption the strategy has not heard of all.
+    let forecast = if reason == StopReason::Interrupted { None } else { strategy.forecast()? };
+    study.record(&[Event::Stopped { time_ms: now_ms(), elapsed_s: study.elapsed_s(), reason, forecast }])?;
     Ok(reason)
 }
 
@@ -179,6 +182,8 @@ struct Driver<'d> {
     front: Front,
     no_better: u64,
     warm_start: Vec<(String, &'d CellArchitecture)>,
+    /// The stages, as they are planned by now.
+    ladder: Option<Ladder>,
     /// The stage of the ladder; none before the first has begun.
     stage: Option<usize>,
     /// The stage's candidates, if it trains.
@@ -216,6 +221,7 @@ impl<'d> Driver<'d> {
             front: Front::default(),
             no_better: 0,
             warm_start: warm_start.filter(|(hash, _)| given.insert(hash.clone())).collect(),
+            ladder: plan.ladder.cloned(),
             stage: None,
             rung: None,
             told_stages: 0,
@@ -281,13 +287,15 @@ impl<'d> Driver<'d> {
                     None => continue,
                 }
             }
-            let Some(ladder) = self.plan.ladder else { return self.next_candidate() };
+            if self.ladder.is_none() {
+                return self.next_candidate();
+            }
             let Some(stage) = self.stage else {
-                self.begin(ladder, 0)?;
+                self.begin(0)?;
                 continue;
             };
             if self.rung.is_some() {
-                match self.climb(ladder)? {
+                match self.climb()? {
                     Some(step) => return Ok(step),
                     None => continue,
                 }
@@ -298,7 +306,7 @@ impl<'d> Driver<'d> {
                 }
                 Step::Stop(_) if self.in_flight > 0 => return Ok(Step::Wait),
                 Step::Stop(_) => {
-                    if let Some(reason) = self.begin(ladder, stage + 1)? {
+                    if let Some(reason) = self.begin(stage + 1)? {
                         return Ok(Step::Stop(reason));
                     }
                 }
@@ -310,7 +318,7 @@ impl<'d> Driver<'d> {
     /// Whether the search for candidates has spent its budget, or its share of it.
     fn spent(&self) -> Option<StopReason> {
         let mut budget = self.plan.budget;
-        if let Some((ladder, stage)) = self.plan.ladder.zip(self.stage) {
+        if let Some((ladder, stage)) = self.ladder.as_ref().zip(self.stage) {
             budget.trials = budget.trials.map(|trials| ladder.trials(stage, trials));
             budget.seconds = budget.seconds.map(|seconds| seconds * ladder.end(stage));
         }
@@ -348,9 +356,10 @@ impl<'d> Driver<'d> {
         }
     }
 
-    /// How many outcomes the strategy knows when trial `number` is chosen.
+    /// How many outcomes the strategy knows when trial `number` is chosen; all of those before a stage that has begun.
     fn known_to(&self, number: u64) -> u64 {
-        (number + 1).saturating_sub(self.plan.lookahead)
+        let begun = self.study.stages().iter().map(|record| record.after).filter(|&after| after <= number);
+        (number + 1).saturating_sub(self.plan.lookahead).max(begun.max().unwrap_or(0))
     }
 
     /// Tells the strategy the trials below `end`; false if one of them has no outcome yet.

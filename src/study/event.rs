@@ -2,7 +2,7 @@
 
 use super::SettingsDigest;
 use crate::score::{Answers, Fidelity, Scores};
-use crate::search::{Budget, StopReason};
+use crate::search::{Budget, Forecast, Ladder, StopReason};
 use crate::space::CellArchitecture;
 use serde::{Deserialize, Serialize};
 
@@ -101,6 +101,12 @@ pub enum Event {
         fidelity: Fidelity,
         /// The trials that it scores anew, best first; none at `predicted`, where candidates are proposed.
         trials: Vec<u64>,
+        /// The stages as the time that is left and the measured speed let them be planned now.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ladder: Option<Ladder>,
+        /// What a predictor knows now.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        forecast: Option<Forecast>,
     },
     /// A finished trial was scored at a higher fidelity, or could not be.
     Refined {
@@ -131,5 +137,8 @@ pub enum Event {
         elapsed_s: f64,
         /// Why.
         reason: StopReason,
+        /// What a predictor knew in the end.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        forecast: Option<Forecast>,
     },
 }

@@ -34,6 +34,17 @@ pub struct SearchSettings {
     /// The stages of a search with several fidelities.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ladder: Option<Ladder>,
+    /// The predictor of such a search; none is a search without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub predictor: Option<PredictorSettings>,
+}
+
+/// How a predictor takes part in a search.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PredictorSettings {
+    /// Proposals of the strategy of which it picks one.
+    pub proposals: usize,
 }
 
 /// Digests of settings by their names, so that a later change is noticed and can be named: the first 8 bytes of

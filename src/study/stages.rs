@@ -4,6 +4,7 @@ use super::{Trial, TrialState};
 use crate::Result;
 use crate::score::{Bar, Fidelity};
 use crate::search::{self, Ladder, Objective};
+use crate::space::CellArchitecture;
 
 /// Trials whose trained weights are kept.
 const FINALISTS: usize = 3;
@@ -30,7 +31,7 @@ fn best_first(candidates: &[(u64, Vec<f64>)]) -> Vec<u64> {
 }
 
 /// Finished trials with scores at `fidelity`, best first.
-fn ranked_at(trials: &[Trial], objective: &Objective, fidelity: Fidelity) -> Result<Vec<u64>> {
+pub(super) fn ranked_at(trials: &[Trial], objective: &Objective, fidelity: Fidelity) -> Result<Vec<u64>> {
     let scored = trials.iter().filter_map(|trial| Some((trial, trial.scores_at(fidelity)?)));
     let merits = scored.map(|(trial, scores)| {
         let merits = match trial.value_at(fidelity) {
@@ -42,21 +43,51 @@ fn ranked_at(trials: &[Trial], objective: &Objective, fidelity: Fidelity) -> Res
     Ok(best_first(&merits.collect::<Result<Vec<_>>>()?))
 }
 
+/// What candidates with their values at `predicted` would be worth after training, if that can be foretold.
+type Foretell<'f> = &'f dyn Fn(&[(&CellArchitecture, f64)]) -> Result<Option<Vec<f64>>>;
+
+/// Candidates, for each that a stage takes, of which a predictor chooses.
+const CHOICE: usize = 8;
+
 /// The trials that a stage takes and that were not scored at its fidelity yet, best first: the best at the fidelity
-/// below, as many as the ladder says, but at most half of them.
+/// below, as many as the ladder says and `spare` more, but at most half of them. Of those that were scored with predicted weights only,
+/// the best as `foretell` sees it, if it does: out of eight times as many, at most half of all.
 pub(super) fn taken(
     trials: &[Trial],
     objective: &Objective,
     ladder: &Ladder,
     stage: usize,
+    spare: u64,
+    foretell: Foretell<'_>,
 ) -> Result<Vec<u64>> {
     let (fidelity, count) = (ladder.stages()[stage].fidelity, ladder.stages()[stage].count);
-    let ranked = ranked_at(trials, objective, ladder.source(stage))?;
+    let source = ladder.source(stage);
+    let mut ranked = ranked_at(trials, objective, source)?;
     let half = ranked.len().div_ceil(2);
-    let count = count.map_or(0, |count| usize::try_from(count).unwrap_or(half).min(half));
+    let count = count.map_or(0, |count| usize::try_from(count + spare).unwrap_or(half).min(half));
     let is_new =
         |number: &u64| !trials[*number as usize].refined.iter().any(|refined| refined.fidelity == fidelity);
-    Ok(ranked.into_iter().take(count).filter(is_new).collect())
+    if source == Fidelity::Predicted && !objective.is_pareto() {
+        let known = ranked.iter().filter(|number| !is_new(number)).count();
+        let pool: Vec<u64> =
+            ranked.iter().copied().take(half).filter(is_new).take(CHOICE.saturating_mul(count)).collect();
+        let scored: Vec<(&CellArchitecture, f64)> = pool
+            .iter()
+            .map(|&number| &trials[number as usize])
+            .filter_map(|trial| Some((&trial.arch, trial.value?)))
+            .collect();
+        if let Some(values) = foretell(&scored)?
+            && values.len() == pool.len()
+        {
+            let mut foretold: Vec<(f64, u64)> = values.into_iter().zip(pool).collect();
+            foretold.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+            let new = count.saturating_sub(known);
+            return Ok(foretold.into_iter().take(new).map(|(_, number)| number).collect());
+        }
+    }
+    ranked.truncate(count);
+    ranked.retain(is_new);
+    Ok(ranked)
 }
 
 /// What a candidate has to reach, to be scored on all images: the `count`th best of the first `known` trials. Nothing

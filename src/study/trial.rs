@@ -2,9 +2,10 @@
 
 use super::{Event, SettingsDigest, Storage};
 use crate::score::{Answers, Fidelity, Scores};
-use crate::search::StopReason;
+use crate::search::{Forecast, Ladder, StopReason};
 use crate::space::CellArchitecture;
 use crate::{Error, Result};
+use std::collections::BTreeSet;
 
 /// What became of a candidate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -168,8 +169,14 @@ pub struct StageRecord {
     pub fidelity: Fidelity,
     /// The trials that it scores anew, best first.
     pub trials: Vec<u64>,
+    /// The stages as they were planned when it began, where the budget decides them.
+    pub ladder: Option<Ladder>,
+    /// What a predictor knew when it began.
+    pub forecast: Option<Forecast>,
     /// How many trials there were when it began.
     pub after: u64,
+    /// Those of its trials that were scored in it.
+    pub scored: BTreeSet<u64>,
 }
 
 impl Study {
@@ -280,13 +287,20 @@ impl History {
                 // What was interrupted goes on where it was; what ended begins with the first stage.
                 self.is_staged &= matches!(reason, StopReason::Interrupted);
             }
-            Event::Staged { stage, fidelity, trials, elapsed_s, .. } => {
+            Event::Staged { stage, fidelity, trials, elapsed_s, ladder, forecast, .. } => {
                 if let Some(number) = trials.iter().find(|&&number| number >= self.trials.len() as u64) {
                     return Err(format!("stage {stage} takes trial {number}, which was never started"));
                 }
                 let after = self.trials.len() as u64;
-                let trials = trials.clone();
-                self.stages.push(StageRecord { stage: *stage, fidelity: *fidelity, trials, after });
+                self.stages.push(StageRecord {
+                    stage: *stage,
+                    fidelity: *fidelity,
+                    trials: trials.clone(),
+                    ladder: ladder.clone(),
+                    forecast: *forecast,
+                    after,
+                    scored: BTreeSet::new(),
+                });
                 self.is_staged = true;
                 self.elapsed_s = self.elapsed_s.max(*elapsed_s);
             }
@@ -309,6 +323,9 @@ impl History {
                     wall_s: *wall_s,
                     elapsed_s: *elapsed_s,
                 });
+                if let Some(record) = self.stages.last_mut().filter(|record| record.fidelity == *fidelity) {
+                    record.scored.insert(*trial);
+                }
                 self.elapsed_s = self.elapsed_s.max(*elapsed_s);
             }
             Event::Started { trial, time_ms, hash, arch } => {

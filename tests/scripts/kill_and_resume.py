@@ -22,9 +22,9 @@ import tempfile
 import time
 
 SEARCH = (
-    "search --trials 12 --seed 5 --images fashion-mnist-slice --eval-images 256 --batch 32 --noise 0.1 "
+    "search --trials 45 --seed 5 --images fashion-mnist-slice --eval-images 256 --batch 32 --noise 0.1 "
     "--max-macs 6000000 --epochs 1 --train-batch 200 --population 4 --sample 2 "
-    "--fidelities predicted@2,sgd:3=6,predicted@1,sgd:3=6,he:5=3,sgd:8=2,trained=1"
+    "--fidelities predicted@5,sgd:2=17,predicted@1,sgd:2=20,he:5=3,sgd:8=2,trained=1"
 ).split()
 TIMES = {"latency_ms", "latency_p95_ms", "predict_ms"}
 
@@ -49,6 +49,12 @@ def state(run):
             if key in trials[event["trial"]]:
                 sys.exit(f"trial {event['trial']} has two outcomes at {key}")
             trials[event["trial"]][key] = kept
+    stages = {}
+    for event in events(run):
+        # A study that ended begins its stages again, with nothing to do.
+        if event["type"] == "staged":
+            stages.setdefault(event["stage"], [event["fidelity"], event["trials"], event.get("forecast")])
+    trials["stages"] = stages
     weights = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in (run / "weights").iterdir()}
     return json.loads(json.dumps(trials)), weights
 
@@ -73,7 +79,11 @@ def main():
         whole_s = time.monotonic() - began
         expected = state(alone)
         refined = sum(event["type"] == "refined" for event in events(alone))
-        print(f"left alone: {len(expected[0])} trials, {refined} trainings, {whole_s:.1f} s")
+        print(f"left alone: {len(expected[0]) - 1} trials, {refined} trainings, {whole_s:.1f} s")
+        known = [event["forecast"] for event in events(alone) if event.get("forecast")]
+        if not any(forecast.get("tau") for forecast in known):
+            sys.exit("the predictor never had enough to learn from")
+        print(f"the predictor: {json.dumps(known[-1])}")
 
         def finish():
             subprocess.run(command(arguments.program, killed, killed.exists(), 1), check=True, **quiet)

@@ -1,5 +1,6 @@
 //! `foretell bench ranking`: rankings by cheap scores against the ranking after training, on a truth set.
 
+use crate::cli::agreement::AgreementArgs;
 use crate::cli::interrupt::stop_flag;
 use crate::cli::output::print;
 use crate::execute::NativeExecutor;
@@ -7,8 +8,7 @@ use crate::files::create_folders;
 use crate::ghn::Ghn;
 use crate::images;
 use crate::report::{
-    AgreementOptions, MethodRow, method_rows, methods_frame, methods_plot, methods_table, random_control,
-    write_csv,
+    MethodRow, method_rows, methods_frame, methods_plot, methods_table, random_control, write_csv,
 };
 use crate::score::{Fidelity, gradient_norm, naswot, synflow};
 use crate::training::Ending;
@@ -59,12 +59,8 @@ pub struct Args {
     /// --steps]
     #[arg(long, value_name = "STAGES")]
     stages: Vec<Stages>,
-    /// Architectures that a ranking hands on; the regret of the best of them is shown
-    #[arg(long, value_name = "K", default_value_t = 5)]
-    top: usize,
-    /// Bootstrap samples of the intervals
-    #[arg(long, value_name = "N", default_value_t = 1000)]
-    samples: usize,
+    #[command(flatten)]
+    agreement: AgreementArgs,
     /// Seed of the images' order, random weights and bootstrap samples
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -97,9 +93,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     for (flag, value) in [("--workers", workers), ("--threads", args.threads)] {
         ensure!((1..=1024).contains(&value), "{flag} is {value}, expected 1 to 1024");
     }
-    for (flag, value) in [("--eval-images", args.eval_images), ("--top", args.top)] {
-        ensure!(value > 0, "{flag} is 0, expected at least 1");
-    }
+    ensure!(args.eval_images > 0, "--eval-images is 0, expected at least 1");
+    let options = args.agreement.options(args.seed)?;
     for (flag, value) in [("--lr", args.lr), ("--he-lr", args.he_lr), ("--noise", args.noise)] {
         ensure!(value > 0.0 && value.is_finite(), "{flag} is {value}, expected a positive number");
     }
@@ -153,7 +148,6 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             rows
         }
     };
-    let options = AgreementOptions { top: args.top, samples: args.samples, seed: args.seed };
     let methods = methods(&set, &truth, &rows, &stages);
     let mut compared = vec![random_control(&truth, options)];
     compared.extend(method_rows(&truth, &methods, options));
@@ -164,7 +158,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     write_csv(&methods_frame(&compared)?, &csv)?;
     let subject = format!("{} architectures of the space {}", truth.ids.len(), set.config().space);
     let plots = methods_plot(&for_plot(&compared), &subject, &args.out.join("ranking"))?;
-    let mut text = methods_table(&compared, args.top);
+    let mut text = methods_table(&compared, options.top);
     text += &format!(
         "{subject}, each trained on {images_of_a_training} images in {:.0} s; regret in percentage points\n",
         truth.seconds / truth.ids.len() as f64

@@ -16,6 +16,28 @@ function bestSoFar(places, better) {
   });
 }
 
+// Candidates scored with trained weights, in the order of time: level counts the fidelities, n the candidates that were
+// scored with predicted weights by then.
+function trainedPlaces(score, scoredTimes) {
+  const fidelities = columns.filter(column => column.name.startsWith("elapsed_s@")).map(column => column.name.slice(10));
+  return fidelities.flatMap((fidelity, level) => {
+    const column = columnOf.get(`${score}@${fidelity}`);
+    if (!column) return [];
+    return rows.map(row => ({ row, fidelity, level, time: valueOf(`elapsed_s@${fidelity}`, row), value: shownNumber(column, row) }))
+      .filter(place => place.time !== null && place.value !== null)
+      .map(place => ({ ...place, n: scoredTimes.filter(time => time <= place.time).length }));
+  }).sort((a, b) => a.time - b.time);
+}
+
+// The best at the highest fidelity that was reached so far.
+function bestTrained(places, better) {
+  let best = null;
+  return places.map(place => {
+    if (best === null || place.level > best.level || (place.level === best.level && (place.value - best.value) * better > 0)) best = place;
+    return { ...place, best };
+  });
+}
+
 // Scores with predicted weights, which all candidates have, where a study trained some of them.
 const asSearched = (known, name) => known?.[`${name}@predicted`] ?? known?.[name];
 
@@ -31,9 +53,10 @@ function drawAnytime() {
   }
   const overTime = byId("anytime-x").value === "time";
   const steps = bestSoFar(places, column.better);
-  const unit = axisUnits(column);
+  const trained = bestTrained(trainedPlaces(score, places.map(place => place.time)), column.better);
+  const unit = axisUnits(trained.length ? columnOf.get(score) ?? column : column);
   const show = value => value / unit.divisor;
-  const lastTime = Math.max(...places.map(place => place.time));
+  const lastTime = Math.max(...places.map(place => place.time), ...trained.map(place => place.time));
   const [timeDivisor, timeWord] = lastTime < 300 ? [1, "s"] : lastTime < 10800 ? [60, "min"] : [3600, "h"];
   const across = place => (overTime ? place.time / timeDivisor : place.n);
 
@@ -53,10 +76,10 @@ function drawAnytime() {
   }
   const controlSteps = [];
   controlBest?.n.forEach((n, at) => controlSteps.push([overTime ? controlBest.elapsed_s[at] / timeDivisor : n, controlBest.value[at] * column.factor]));
-  const ownEnd = Math.max(...places.map(across));
+  const ownEnd = Math.max(...places.map(across), ...trained.map(across));
   const end = Math.max(ownEnd, ...controlSteps.map(point => point[0]));
 
-  const ys = [...places.map(place => place.value), ...expected.map(point => point[1]), ...controlSteps.map(point => point[1])].map(show);
+  const ys = [...places.map(place => place.value), ...trained.map(place => place.value), ...expected.map(point => point[1]), ...controlSteps.map(point => point[1])].map(show);
   const fence = fenceOf(column, places.map(place => show(place.value)));
   const outside = places.filter(place => isOutside(show(place.value), fence)).length;
   const frame = frameOf(plot, overTime ? `Search time (${timeWord})` : "Scored candidates (count)", unit.label, (area, countX, countY) => ({
@@ -69,7 +92,16 @@ function drawAnytime() {
     frame.marks.append(svg("circle", { class: `${isOutside(show(place.value), fence) ? "point-outside" : "point"}${passes[place.row] ? "" : " faded"}`, cx, cy, r: 2.5, "data-trial": valueOf("trial", place.row) }));
   }
   const right = frame.x(ownEnd);
-  const entries = [["point", "candidate"], ["line-best", "best so far"]];
+  const predicted = trained.length ? ", predicted weights" : "";
+  const entries = [["point", `candidate${predicted}`], ["line-best", `best so far${predicted}`]];
+  if (trained.length) {
+    for (const place of trained) {
+      const [cx, cy] = at(across(place), place.value);
+      frame.marks.append(svg("circle", { class: `point-trained${passes[place.row] ? "" : " faded"}`, cx, cy, r: 3.5, "data-trial": valueOf("trial", place.row) }));
+    }
+    frame.marks.append(svg("path", { class: "line-trained", d: stairs(trained.map(place => at(across(place), place.best.value)), right) }));
+    entries.push(["point-trained", "candidate, trained weights"], ["line-trained", `best of those trained longest (at last ${trained.at(-1).best.fidelity})`]);
+  }
   if (controlSteps.length) {
     frame.marks.append(svg("path", { class: "line-control", d: stairs(controlSteps.map(point => at(...point))) }));
     entries.push(["line-control", `control: ${control.name} (${control.strategy})`]);
@@ -91,7 +123,9 @@ function drawAnytime() {
   hover(frame.root, stepPoints, px => stepPoints.reduce((best, point) => (Math.abs(point.at[0] - px) < Math.abs(best.at[0] - px) ? point : best)), (point, clientX, clientY) => {
     const [cx, cy] = point.at;
     frame.over.replaceChildren(svg("path", { class: "rule", d: `M${cx} ${frame.area.top}V${frame.area.bottom}` }), svg("circle", { class: "ring", cx, cy, r: 6 }));
-    const lines = [`${point.n} scored, ${point.time.toFixed(1)} s`, `best so far: ${formatWithError(column, point.best.row)} (trial ${valueOf("trial", point.best.row)})`, `trial ${valueOf("trial", point.row)}: ${format(column, point.row)}`];
+    const lines = [`${point.n} scored, ${point.time.toFixed(1)} s`, `best so far${predicted}: ${formatWithError(column, point.best.row)} (trial ${valueOf("trial", point.best.row)})`, `trial ${valueOf("trial", point.row)}: ${format(column, point.row)}`];
+    const reached = trained.filter(place => place.time <= point.time).at(-1)?.best;
+    if (reached) lines.push(`best of those trained longest, ${reached.fidelity}: ${reached.value.toFixed(column.digits ?? 0)} ${column.unit} (trial ${valueOf("trial", reached.row)})`);
     const known = drawn ? drawn.n.filter(n => n <= point.n).length : 0;
     if (known) lines.push(`random search, ${point.n > drawn.n.at(-1) ? "at least" : "expected"}: ${(drawn.value[known - 1] * column.factor).toFixed(column.digits ?? 0)} ${column.unit}`);
     showTooltip(lines, clientX, clientY);
@@ -109,5 +143,7 @@ function anytimeNote(column, drawn, random, control, scored) {
 function initAnytime() {
   const choices = scoreColumns.filter(column => column.better);
   fillSelect(byId("anytime-score"), choices.map(column => [column.name, withUnit(column)]), study.target);
+  // Training comes after most candidates were scored: over their count it would stand at one place.
+  if (columns.some(column => column.name.startsWith("elapsed_s@"))) byId("anytime-x").value = "time";
   for (const id of ["anytime-score", "anytime-x"]) byId(id).addEventListener("change", drawAnytime);
 }

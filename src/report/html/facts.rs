@@ -4,7 +4,7 @@ use super::ReportedStudy;
 use super::escape::text;
 use crate::report::Leaderboard;
 use crate::report::cells::{cell_svg, in_words};
-use crate::study::{Event, SearchSettings, Trial, TrialState, utc};
+use crate::study::{Event, Foretold, SearchSettings, Trial, TrialState, utc};
 use serde_json::Value;
 use std::fmt::Write;
 
@@ -25,25 +25,9 @@ pub(super) fn strategy(settings: &SearchSettings) -> String {
     if parts.is_empty() { name } else { format!("{name} ({})", parts.join(", ")) }
 }
 
-/// The command that writes a trial's weights, with `{trial}` for its number; run in the page's folder.
-pub(super) fn take_away(settings: &SearchSettings) -> String {
-    let ghn = match settings.evaluation.pointer("/settings/ghn").and_then(Value::as_str) {
-        Some(file) => format!(" --ghn {}", shell_word(file)),
-        None => String::new(),
-    };
-    format!(
-        "foretell predict --arch leaderboard.jsonl#trial/{{trial}}{ghn} --out trial-{{trial}}.safetensors"
-    )
-}
-
-fn shell_word(word: &str) -> String {
-    let plain = |letter: char| letter.is_ascii_alphanumeric() || "/._-+=:@".contains(letter);
-    if !word.is_empty() && word.chars().all(plain) {
-        word.into()
-    } else {
-        format!("'{}'", word.replace('\'', "'\\''"))
-    }
-}
+/// The command that takes a trial away, with the weights that the search kept of it if it did, with `{trial}` for its
+/// number; run in the page's folder.
+pub(super) const TAKE_AWAY: &str = "foretell export . --trial {trial} --out trial-{trial}.onnx";
 
 fn setting<'v>(settings: &'v SearchSettings, pointer: &str) -> Option<&'v Value> {
     settings.evaluation.pointer(pointer).filter(|value| !value.is_null())
@@ -91,7 +75,7 @@ fn course(study: &ReportedStudy) -> Course {
                 let opened = [utc(*time_ms), String::new(), version.clone(), workers.to_string()];
                 course.sessions.push(opened);
             }
-            Event::Stopped { time_ms, elapsed_s, reason } => {
+            Event::Stopped { time_ms, elapsed_s, reason, .. } => {
                 course.elapsed_s = *elapsed_s;
                 course.ended = reason.to_string();
                 if let Some(session) = course.sessions.last_mut() {
@@ -173,6 +157,10 @@ pub(super) fn key_figures(study: &ReportedStudy) -> String {
             figure(label, &format!("{value:.2}{unit}"), &format!("trial {}{accuracy}", trial.number));
         }
     }
+    if let Some(foretold) = Foretold::of(&study.events) {
+        let tau = foretold.forecast.tau.map_or_else(|| "–".into(), |[tau, _, _]| format!("tau {tau:.2}"));
+        figure("Predictor", &tau, &text(&foretold.to_string()));
+    }
     let mut others: Vec<String> = [TrialState::Failed, TrialState::Rejected, TrialState::Running]
         .into_iter()
         .filter(|&state| count(study, state) > 0)
@@ -217,6 +205,16 @@ pub(super) fn settings(study: &ReportedStudy) -> String {
     row("Strategy", strategy(settings));
     if let Some(ladder) = &settings.ladder {
         row("Stages", ladder.to_string());
+    }
+    let planned = study.events.iter().rev().find_map(|event| match event {
+        Event::Staged { ladder, .. } => ladder.as_ref(),
+        _ => None,
+    });
+    if let Some(planned) = planned {
+        row("Stages that fitted the time (shares in s)", planned.to_string());
+    }
+    if let Some(predictor) = settings.predictor {
+        row("Predictor", format!("picks one of {} proposals, once it can", predictor.proposals));
     }
     row("Seed", settings.seed.to_string());
     row("Budget of the first session", worded(&serde_json::to_value(record.budget).unwrap_or_default()));
@@ -333,13 +331,6 @@ mod tests {
         assert!(low.abs() < 1e-12 && (high - 0.277_533).abs() < 1e-6, "{low} {high}");
         let (low, high) = wilson(0.5, 10.0);
         assert!((low - 0.236_593).abs() < 1e-6 && (high - 0.763_407).abs() < 1e-6, "{low} {high}");
-    }
-
-    #[test]
-    fn words_are_safe_in_a_shell() {
-        assert_eq!(shell_word("/a/b-c_1.safetensors"), "/a/b-c_1.safetensors");
-        assert_eq!(shell_word("/a b/$(rm)'"), "'/a b/$(rm)'\\'''");
-        assert_eq!(shell_word(""), "''");
     }
 
     #[test]

@@ -137,7 +137,7 @@ fn data(study: &ReportedStudy, control: Option<&ReportedStudy>, board: &Leaderbo
         "objective": objective.to_string(),
         "target": columns::target(objective),
         "strategy": facts::strategy(&study.record.settings),
-        "take": facts::take_away(&study.record.settings),
+        "take": facts::TAKE_AWAY,
         "rows": frame.height(),
         "operations": columns::operations(),
         "genotypes": columns::genotypes(&frame)?,
@@ -169,7 +169,9 @@ fn by_trial(columns: &[Value], column: &Value, trials: usize) -> Vec<Option<f64>
 
 /// The expected best of random draws for each score, from the study's random trials.
 fn random_part(columns: &[Value], study: &ReportedStudy) -> Value {
-    let random = expected::random_trials(&study.record.settings, &study.trials);
+    let mut random = expected::random_trials(&study.record.settings, &study.trials);
+    let screened = screened_from(&study.events);
+    random.retain(|trial| trial.number < screened);
     let mut curves = Map::new();
     for column in columns {
         let Some((name, sign)) = merit(column) else { continue };
@@ -184,6 +186,19 @@ fn random_part(columns: &[Value], study: &ReportedStudy) -> Value {
         }
     }
     json!({ "trials": random.len(), "expected": curves })
+}
+
+/// The first trial that a predictor may have picked.
+fn screened_from(events: &[Event]) -> u64 {
+    let mut trials = 0;
+    for event in events {
+        match event {
+            Event::Started { trial, .. } => trials = trials.max(trial + 1),
+            Event::Staged { forecast: Some(forecast), .. } if forecast.proposes => return trials,
+            _ => {}
+        }
+    }
+    u64::MAX
 }
 
 /// For each score the steps of the best so far: scored candidates, search time and value.

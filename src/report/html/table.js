@@ -79,7 +79,7 @@ function detailsOf(row) {
     const command = element("code", {}, takeAway(trial));
     const copy = element("button", { type: "button" }, "Copy");
     copy.addEventListener("click", () => copied(command, copy));
-    box.append(element("p", {}, "Write this network’s weights (in the folder of this page):"), element("p", { class: "command" }, command, copy));
+    box.append(element("p", {}, "Export this network, with the weights that the search kept of it, else predicted ones (in the folder of this page):"), element("p", { class: "command" }, command, copy));
   }
   const [normal, normalConcat, reduce, reduceConcat] = study.genotypes[row];
   const facts = element("dl", { class: "grid" });

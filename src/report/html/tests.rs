@@ -1,9 +1,9 @@
 use super::*;
-use crate::score::{NoiseScore, Scores};
+use crate::score::{Fidelity, NoiseScore, Scores};
 use crate::search::formula::architecture;
-use crate::search::{Budget, Limits, StopReason};
+use crate::search::{Budget, Forecast, Limits, StopReason};
 use crate::space::Op;
-use crate::study::Machine;
+use crate::study::{Machine, Refinement};
 use serde_json::json;
 use std::collections::BTreeSet;
 
@@ -70,7 +70,12 @@ fn study(name: &str, count: u64, strategy: Value) -> ReportedStudy {
         },
         ..StudyRecord::new(settings, budget)
     };
-    let stopped = Event::Stopped { time_ms: 1_767_225_700_000, elapsed_s: 60.0, reason: StopReason::Trials };
+    let stopped = Event::Stopped {
+        time_ms: 1_767_225_700_000,
+        elapsed_s: 60.0,
+        reason: StopReason::Trials,
+        forecast: None,
+    };
     ReportedStudy {
         name: name.into(),
         record,
@@ -243,7 +248,6 @@ fn hostile_text_stays_text() {
     let reasons = column(&data, "reason");
     assert!(reasons.contains(&json!(format!("reason 3 {HOSTILE}"))));
     assert!(page.contains("&lt;/script&gt;&lt;img src=x onerror=alert(1)&gt;&amp;{{data}}"));
-    assert!(data["take"].as_str().unwrap().contains(" --ghn '</script>"), "{}", data["take"]);
 }
 
 #[test]
@@ -377,4 +381,58 @@ fn a_study_of_several_fidelities_says_how_far_they_agree() {
     let scores = crate::report::fidelity_scores(&study.trials, &"accuracy".parse().unwrap());
     let counts: Vec<usize> = scores.iter().map(|level| level.values.iter().flatten().count()).collect();
     assert_eq!(counts, [finished - 1, finished]);
+}
+
+#[test]
+fn a_study_that_trained_says_what_its_predictor_and_its_stages_were() {
+    let mut study = random(4);
+    study.trials[2].refined.push(Refinement {
+        fidelity: Fidelity::Sgd { steps: 40 },
+        value: Some(0.875),
+        reason: None,
+        scores: Scores { accuracy: Some(0.875), ..Scores::default() },
+        finished_ms: 0,
+        wall_s: 2.0,
+        elapsed_s: 55.0,
+    });
+    let forecast = Forecast {
+        fidelity: Some(Fidelity::Sgd { steps: 40 }),
+        trials: 23,
+        needed: 16,
+        tau: Some([0.625, 0.25, 0.75]),
+        unscored: Some(0.5),
+        predicted: Some(0.25),
+        proposes: true,
+        chooses: true,
+    };
+    let started = |trial: u64| Event::Started {
+        trial,
+        time_ms: 0,
+        hash: String::new(),
+        arch: study.trials[0].arch.clone(),
+    };
+    let staged = Event::Staged {
+        stage: 2,
+        time_ms: 0,
+        elapsed_s: 30.0,
+        fidelity: Fidelity::Predicted,
+        trials: vec![],
+        ladder: Some("predicted@20,sgd:40=23@10,predicted@5,sgd:80=5@25".parse().unwrap()),
+        forecast: Some(forecast),
+    };
+    study.events.splice(0..0, [started(0), started(1), staged]);
+    let page = page(&study);
+    for text in [
+        "tau 0.62",
+        "0.62 (0.25 to 0.75), n = 23",
+        "it took part in stage 2",
+        "predicted@20,sgd:40=23@10,predicted@5,sgd:80=5@25",
+    ] {
+        assert!(page.contains(text), "no {text}");
+    }
+    let data = data_of(&page);
+    assert_eq!(data["random"]["trials"], 2, "those that no predictor picked");
+    assert_eq!(data["take"], "foretell export . --trial {trial} --out trial-{trial}.onnx");
+    let known = column(&data, "elapsed_s@sgd:40");
+    assert_eq!(known.iter().filter_map(Value::as_f64).collect::<Vec<_>>(), [55.0]);
 }

@@ -3,14 +3,18 @@
 use super::{Driver, Job, Step};
 use crate::score::{Bar, Fidelity, Scores};
 use crate::search::{Ladder, Limits, Metric, Objective, Outcome, StopReason};
+use crate::space::CellArchitecture;
 use crate::study::stages::{bar, taken};
-use crate::study::{Event, now_ms};
+use crate::study::{Event, StageRecord, now_ms};
 use crate::{Error, Result};
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 
 /// How much longer than its estimate a training may take.
-const SLACK: f64 = 1.05;
+const SLACK: f64 = 1.02;
+
+/// Candidates that a stage fitted to the time takes beyond its number; they begin only if there is time.
+const SPARE: u64 = 3;
 
 /// A stage above `predicted` at work.
 pub(super) struct Rung {
@@ -29,6 +33,9 @@ impl Driver<'_> {
     pub(super) fn go_on(&mut self) {
         let Some(record) = self.plan.ladder.and(self.study.stage()) else { return };
         self.stage = Some(record.stage);
+        if let Some(ladder) = &record.ladder {
+            self.ladder = Some(ladder.clone());
+        }
         let fidelity = record.fidelity;
         let is_open = |number: &u64| {
             let refined = &self.study.trials()[*number as usize].refined;
@@ -40,16 +47,24 @@ impl Driver<'_> {
     }
 
     /// Begins `stage`, or says why there is none.
-    pub(super) fn begin(&mut self, ladder: &Ladder, stage: usize) -> Result<Option<StopReason>> {
+    pub(super) fn begin(&mut self, stage: usize) -> Result<Option<StopReason>> {
+        // Nobody is at work, so the strategy can know all.
+        self.tell_up_to(self.study.trials().len() as u64)?;
+        let is_planned = self.plan_from(stage)?;
+        let ladder = self.ladder.clone().unwrap_or_default();
         let Some(fidelity) = ladder.stages().get(stage).map(|stage| stage.fidelity) else {
             let seconds = self.plan.budget.seconds;
             let is_late = seconds.is_some_and(|seconds| self.elapsed_s() >= seconds);
             return Ok(Some(if is_late { StopReason::Seconds } else { StopReason::Refined }));
         };
+        // Who is faster than was thought leaves time for more in the last stage.
+        let spare = if is_planned && stage + 1 == ladder.stages().len() { SPARE } else { 0 };
+        let foretell = |scored: &[(&CellArchitecture, f64)]| self.strategy.foretell(scored);
         let trials = match fidelity.is_refined() {
-            true => taken(self.study.trials(), self.plan.objective, ladder, stage)?,
+            true => taken(self.study.trials(), self.plan.objective, &ladder, stage, spare, &foretell)?,
             false => Vec::new(),
         };
+        let forecast = if stage > 0 { self.strategy.forecast()? } else { None };
         let (time_ms, elapsed_s) = (now_ms(), self.elapsed_s());
         self.study.record(&[Event::Staged {
             stage,
@@ -57,6 +72,8 @@ impl Driver<'_> {
             elapsed_s,
             fidelity,
             trials: trials.clone(),
+            ladder: is_planned.then_some(ladder),
+            forecast,
         }])?;
         self.stage = Some(stage);
         self.rung = fidelity.is_refined().then(|| Rung { fidelity, queue: trials.into(), started: 0 });
@@ -64,17 +81,17 @@ impl Driver<'_> {
     }
 
     /// The next candidate of the rung, or the end of it.
-    pub(super) fn climb(&mut self, ladder: &Ladder) -> Result<Option<Step>> {
+    pub(super) fn climb(&mut self) -> Result<Option<Step>> {
         let stage = self.stage.unwrap_or(0);
         while let Some(rung) = &mut self.rung {
             let Some(trial) = rung.queue.pop_front() else {
                 if self.in_flight > 0 {
                     return Ok(Some(Step::Wait));
                 }
-                return Ok(self.begin(ladder, stage + 1)?.map(Step::Stop));
+                return Ok(self.begin(stage + 1)?.map(Step::Stop));
             };
             let (fidelity, is_first) = (rung.fidelity, rung.started == 0);
-            if !self.fits(ladder, stage, trial, fidelity, is_first) {
+            if !self.fits(stage, trial, fidelity, is_first) {
                 continue;
             }
             if let Some(rung) = &mut self.rung {
@@ -91,21 +108,26 @@ impl Driver<'_> {
     }
 
     /// Whether the time left allows to begin a candidate: before the end of the stage's share, though one of each
-    /// stage may begin later, and never if it would last beyond the budget.
-    fn fits(&self, ladder: &Ladder, stage: usize, trial: u64, fidelity: Fidelity, is_first: bool) -> bool {
-        let Some(seconds) = self.plan.budget.seconds else { return true };
+    /// stage may begin later, and never if it would last beyond the budget. In the last stage of a ladder that was
+    /// fitted to the time a quarter of it may: what a whole candidate leaves unused is much of a short budget.
+    fn fits(&self, stage: usize, trial: u64, fidelity: Fidelity, is_first: bool) -> bool {
+        let Some((seconds, ladder)) = self.plan.budget.seconds.zip(self.ladder.as_ref()) else { return true };
         let elapsed_s = self.elapsed_s();
-        let lasts = self.estimate(trial, fidelity).unwrap_or(0.0);
+        let is_last = self.plan.ladder.is_some_and(Ladder::is_auto) && stage + 1 == ladder.stages().len();
+        let lasts = self.estimate(trial, fidelity).unwrap_or(0.0) * if is_last { 0.75 } else { 1.0 };
         elapsed_s + lasts < seconds && (is_first || elapsed_s < seconds * ladder.end(stage))
     }
 
     /// Seconds that a refinement will take, from the trial's own last one, or the mean of those at the same fidelity.
     fn estimate(&self, trial: u64, fidelity: Fidelity) -> Option<f64> {
         let steps = |fidelity| self.plan.evaluator.steps(fidelity).filter(|&steps| steps > 0);
-        let own = self.study.trials()[trial as usize].refined.last();
-        let by_steps = own.and_then(|own| {
+        let trial = &self.study.trials()[trial as usize];
+        let by_steps = trial.refined.last().and_then(|own| {
             let times = steps(fidelity)? as f64 / steps(own.fidelity)? as f64;
-            Some(SLACK * own.wall_s * times)
+            // Scoring takes no longer with other weights.
+            let scored = trial.wall_s.filter(|_| trial.dropped_by.is_none()).unwrap_or(0.0);
+            let training_s = (own.wall_s - scored).max(0.1 * own.wall_s);
+            Some(SLACK * (own.wall_s - training_s + training_s * times))
         });
         by_steps.or_else(|| {
             let all = self.study.trials().iter().flat_map(|trial| &trial.refined);
@@ -117,21 +139,25 @@ impl Driver<'_> {
 
     /// What trial `number` has to reach to be scored on all images; the same whenever it is asked.
     pub(super) fn bar(&self, number: u64) -> Option<Bar> {
-        let count = self.plan.ladder?.first_count()?;
+        let count = self.plan.ladder?.widest()?;
+        // Who is to be trained may be somebody else than the best with predicted weights.
+        let is_chosen = |record: &StageRecord| record.forecast.is_some_and(|forecast| forecast.chooses);
+        if self.study.stages().iter().any(|record| record.after <= number && is_chosen(record)) {
+            return None;
+        }
         if !races(self.plan.objective, &self.plan.limits) {
             return None;
         }
         bar(self.study.trials(), self.known_to(number), count)
     }
 
-    /// Tells the strategy the outcomes of stages whose turn has come: just when it knows the trials that it knows at
-    /// the first choice after the stage.
+    /// Tells the strategy the outcomes of stages whose turn has come: just when it knows all trials before them.
     pub(super) fn tell_stages(&mut self) -> Result<()> {
         while let Some(record) = self.study.stages().get(self.told_stages) {
-            if self.known_to(record.after) > self.told {
+            if record.after > self.told {
                 return Ok(());
             }
-            for &number in &record.trials {
+            for &number in record.trials.iter().filter(|number| record.scored.contains(number)) {
                 let trial = &self.study.trials()[number as usize];
                 let Some(refined) = trial.refined.iter().find(|r| r.fidelity == record.fidelity) else {
                     continue;

@@ -15,6 +15,7 @@ fn settings() -> SearchSettings {
         evaluation: json!({"images": "fashion-mnist", "noise_levels": [0.08, 0.16]}),
         warm_start: vec![architecture(8, 3, Op::Conv3x3)],
         ladder: None,
+        predictor: None,
     }
 }
 

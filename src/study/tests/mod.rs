@@ -55,6 +55,8 @@ pub(super) fn some_events() -> Vec<Event> {
             elapsed_s: 0.6,
             fidelity: Fidelity::Sgd { steps: 100 },
             trials: vec![0],
+            ladder: Some("predicted@4,sgd:100=1@6".parse().unwrap()),
+            forecast: None,
         },
         Event::Refined {
             trial: 0,

@@ -480,6 +480,7 @@ fn settings_changed_behind_the_back_of_a_study_are_named() {
         evaluation: serde_json::Value::Null,
         warm_start: Vec::new(),
         ladder: None,
+        predictor: None,
     };
     let memory = Memory::default();
     let run_with = |seed: u64| {

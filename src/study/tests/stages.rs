@@ -3,12 +3,13 @@
 
 use super::search::{Setup, setup, study_in, timeless};
 use super::*;
+use crate::predictor::Forecaster;
 use crate::score::{Fidelity, Scores};
 use crate::search::contract::strategies;
 use crate::search::formula::FormulaEvaluator;
 use crate::search::{
-    Budget, Evaluator, Limits, Measured, Objective, Outcome, Proposals, Random, Refine, StopReason, Strategy,
-    StrategySettings,
+    Budget, Evaluator, Limits, Measured, Objective, Outcome, Proposals, Random, Refine, Screened, StopReason,
+    Strategy, StrategySettings,
 };
 use crate::space::{CellArchitecture, Op};
 use crate::{Error, Result};
@@ -242,6 +243,101 @@ fn a_training_that_would_outlast_the_budget_does_not_begin() {
     assert_eq!(highest, sgd(100));
 }
 
+#[test]
+fn stages_that_fit_use_the_budget_and_are_kept_by_a_resume() {
+    let evaluator = FormulaEvaluator { delay_us: 300, step_us: 100, ..FormulaEvaluator::default() };
+    let budget = Budget { seconds: Some(2.5), ..Budget::default() };
+    let setup = Setup { evaluator, budget, sizes: 200, ..staged(&StrategySettings::Random, "auto") };
+    let memory = Memory::default();
+    let mut study = study_in(&memory);
+    setup.run(&mut study).unwrap();
+    let elapsed_s = study.elapsed_s();
+    assert!((2.1..2.9).contains(&elapsed_s), "{elapsed_s} of 2.5 s");
+    let last = study.stages().last().unwrap();
+    assert!(last.scored.len() >= 4, "{:?}", study.stages());
+    let planned: Vec<Option<String>> =
+        study.stages().iter().map(|record| record.ladder.as_ref().map(ToString::to_string)).collect();
+    assert!(
+        planned[0].is_none() && planned.len() > 2 && planned[1..].iter().all(Option::is_some),
+        "{planned:?}"
+    );
+    let highest = study.trials().iter().map(Trial::fidelity).max().unwrap();
+    assert_eq!(highest, last.fidelity);
+    drop(study);
+    // Killed in the first stage of training, and again in the last: the stages stay as they were planned.
+    let events = memory.open().unwrap().events().unwrap();
+    for stage in [1, planned.len() - 1] {
+        let begun =
+            events.iter().position(|event| matches!(event, Event::Staged { stage: s, .. } if *s == stage));
+        let again = Memory::default();
+        again.open().unwrap().append(&events[..begun.unwrap() + 2]).unwrap();
+        let mut study = study_in(&again);
+        setup.run(&mut study).unwrap();
+        let plans = study.stages().iter().take(stage + 1).map(|r| r.ladder.as_ref().map(ToString::to_string));
+        assert_eq!(plans.collect::<Vec<_>>(), planned[..=stage]);
+        assert!(study.stages()[stage].scored.len() > 1, "{:?}", study.stages());
+    }
+    // In trials the stages are those that the settings name.
+    let counted = Setup { budget: Budget { trials: Some(60), ..Budget::default() }, ..setup };
+    let mut study = study_in(&Memory::default());
+    counted.run(&mut study).unwrap();
+    assert!(study.stages().iter().all(|record| record.ladder.is_none()));
+    let at = |fidelity| study.trials().iter().filter(|trial| trial.refinement(fidelity).is_some()).count();
+    assert!((18..=27).contains(&at(sgd(100))) && at(Fidelity::Trained) == 1);
+}
+
+/// Evolution with a predictor on channels, cells and the score with predicted weights.
+fn predicting() -> Screened {
+    let describe = |arch: &CellArchitecture| {
+        let op = f64::from(arch.genotype.normal[0].0 as u32);
+        Ok(vec![arch.channels as f64, arch.n_cells as f64, (arch.channels as f64 - 23.0).powi(2), op])
+    };
+    let forecaster = Box::new(Forecaster::new(describe, 3));
+    Screened::new(evolution().build().unwrap(), forecaster, 8).unwrap()
+}
+
+#[test]
+fn a_predictor_acts_once_it_can_and_a_resume_goes_on_the_same() {
+    let ladder = "predicted@2,sgd:5=20,predicted@1,sgd:5=30,sgd:50=6";
+    let budget = Budget { trials: Some(75), ..Budget::default() };
+    let objective: Objective = "accuracy".parse().unwrap();
+    let make = || Setup { budget, objective: objective.clone(), ..staged(&evolution(), ladder) };
+    let run = |setup: &Setup, events: &[Event]| {
+        let memory = Memory::default();
+        memory.open().unwrap().append(events).unwrap();
+        let mut study = study_in(&memory);
+        setup.run_strategy(&mut predicting(), &setup.evaluator, &mut study, &AtomicBool::new(false)).unwrap();
+        let forecasts: Vec<_> = study.stages().iter().map(|record| (record.stage, record.forecast)).collect();
+        let trials = timeless(&study);
+        drop(study);
+        (trials, forecasts, memory.open().unwrap().events().unwrap())
+    };
+    let (expected, forecasts, events) = run(&make(), &[]);
+    let known = |stage: usize| forecasts.iter().find(|(s, _)| *s == stage).unwrap().1;
+    assert_eq!(known(0), None);
+    let untrained = known(1).unwrap();
+    assert_eq!((untrained.trials, untrained.proposes, untrained.chooses), (0, false, false));
+    let able = known(3).unwrap();
+    assert!(able.trials >= 16 && able.tau.unwrap()[0] > 0.4, "{able:?}");
+    assert!(able.proposes, "{able:?}");
+    let later = known(4).unwrap();
+    assert!(later.trials > able.trials);
+    let foretold = Foretold::of(&events).unwrap();
+    assert!(foretold.stages.contains(&2) && foretold.forecast.trials == later.trials, "{foretold}");
+    assert!(foretold.to_string().contains("it took part in stage"), "{foretold}");
+    for count in (0..events.len()).step_by(23) {
+        let (trials, again, _) = run(&make(), &events[..count]);
+        assert!(again == forecasts, "after {count} events: {again:?}, not {forecasts:?}");
+        assert!(trials == expected, "other trials after {count} events");
+    }
+    // Nor does it depend on the workers.
+    let evaluator = FormulaEvaluator { delay_us: 100, step_us: 3, ..FormulaEvaluator::default() };
+    let (mut found, again, _) = run(&Setup { workers: 3, evaluator, ..make() }, &[]);
+    found.iter_mut().for_each(|trial| trial.refined.sort_by_key(|refined| refined.fidelity));
+    assert!(found == expected && again == forecasts, "{again:?}");
+    assert!(super::search::uninterrupted(&make()) != expected, "what it learned changes nothing");
+}
+
 /// Random draws, with a list of what it was told.
 struct Listening {
     heard: Arc<Mutex<Vec<(u64, Fidelity)>>>,
@@ -276,8 +372,12 @@ fn a_strategy_is_told_the_same_in_the_same_order_after_a_resume() {
         (heard, memory.open().unwrap().events().unwrap())
     };
     let (expected, events) = heard_from(&[]);
-    let refined: BTreeSet<u64> =
-        expected.iter().filter(|(_, fidelity)| fidelity.is_refined()).map(|(trial, _)| *trial).collect();
+    let searched = expected.iter().rposition(|(_, fidelity)| !fidelity.is_refined()).unwrap();
+    let refined: BTreeSet<u64> = expected[..searched]
+        .iter()
+        .filter(|(_, fidelity)| fidelity.is_refined())
+        .map(|(trial, _)| *trial)
+        .collect();
     assert_eq!(refined.len(), 9, "the second search knows the first stage of training");
     let last_search = events.iter().rposition(|event| matches!(event, Event::Started { .. })).unwrap();
     for count in (0..last_search).step_by(7) {
