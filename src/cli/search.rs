@@ -205,7 +205,7 @@ fn conclude(
     let mut text = leaderboard.table(10);
     text += &format!("stopped after {:.1} s of search: {stopped}\n", study.elapsed_s());
     if let Some(ladder) = study.stages().last().and_then(|record| record.ladder.as_ref()) {
-        text += &format!("stages that fitted the time (shares in s): {ladder}\n");
+        text += &format!("stages that fitted the time: {}\n", ladder.in_seconds());
     }
     let reported = ReportedStudy::open(folder)?;
     if let Some(foretold) = Foretold::of(&reported.events) {

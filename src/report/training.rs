@@ -7,7 +7,7 @@ use crate::{Error, Result};
 use plotters::prelude::{Color, DrawingBackend};
 use std::path::{Path, PathBuf};
 
-/// Share of the steps that the smoothed loss averages over.
+/// Steps of which the smoothed loss is the median.
 const SMOOTHING: usize = 50;
 
 struct TrainingFigure {
@@ -68,18 +68,23 @@ pub fn training_plot(metrics: &Path, folder: &Path) -> Result<Vec<PathBuf>> {
     save(&figure, &folder.join("training"))
 }
 
-/// Means over runs of `SMOOTHING` losses, at the run's middle.
+/// Medians over runs of `SMOOTHING` losses, at the run's middle: a network in a thousand has a loss that a mean would
+/// follow out of the picture.
 fn smoothed(losses: &[(f64, f64)]) -> Vec<(f64, f64)> {
-    let mean =
-        |part: &[(f64, f64)], f: fn(&(f64, f64)) -> f64| part.iter().map(f).sum::<f64>() / part.len() as f64;
-    losses.chunks(SMOOTHING).map(|part| (mean(part, |p| p.0), mean(part, |p| p.1))).collect()
+    let median = |part: &[(f64, f64)]| {
+        let mut values: Vec<f64> = part.iter().map(|p| p.1).collect();
+        values.sort_by(f64::total_cmp);
+        (values[(values.len() - 1) / 2] + values[values.len() / 2]) / 2.0
+    };
+    let middle = |part: &[(f64, f64)]| part.iter().map(|p| p.0).sum::<f64>() / part.len() as f64;
+    losses.chunks(SMOOTHING).map(|part| (middle(part), median(part))).collect()
 }
 
 impl Figure for TrainingFigure {
     fn draw<DB: DrawingBackend>(&self, canvas: &Canvas<DB>) -> Drawn {
         let (raw, line) = (Mark::Dot(GREY.mix(0.25), 1.2), Mark::Line(BLUE.mix(1.0)));
         let (mean, best) = (Mark::Line(ORANGE.mix(1.0)), Mark::Dashes(ORANGE.mix(0.8)));
-        let mut legend = vec![(raw, "step".to_owned()), (line, format!("mean of {SMOOTHING} steps"))];
+        let mut legend = vec![(raw, "step".to_owned()), (line, format!("median of {SMOOTHING} steps"))];
         if !self.held_out.is_empty() {
             legend.push((mean, "held-out mean +- s.e.".to_owned()));
             legend.push((best, "best held-out".to_owned()));
@@ -132,6 +137,14 @@ mod tests {
         assert!(std::fs::read_to_string(&files[1]).unwrap().contains("held-out mean"));
         let (files, _folder) = plot("0,2.3,0.1,,,\n1,,0.1,,,\n");
         assert!(!std::fs::read_to_string(&files.unwrap()[1]).unwrap().contains("held-out mean"));
+    }
+
+    #[test]
+    fn a_single_bad_step_does_not_move_the_line() {
+        let mut losses: Vec<(f64, f64)> = (0..75).map(|step| (f64::from(step), 1.0)).collect();
+        losses[10].1 = 1e6;
+        losses[60].1 = 3.0;
+        assert_eq!(smoothed(&losses), [(24.5, 1.0), (62.0, 1.0)]);
     }
 
     #[test]

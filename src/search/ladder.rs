@@ -104,6 +104,15 @@ impl Ladder {
         before.filter(|&fidelity| fidelity < own).max().unwrap_or(Fidelity::Predicted)
     }
 
+    /// The stages of a ladder whose shares are seconds, for people: `37 s predicted, 38 s sgd:39 for 15`.
+    pub fn in_seconds(&self) -> String {
+        let words = |Stage { fidelity, count, share }: &Stage| match count {
+            Some(count) => format!("{share:.0} s {fidelity} for {count}"),
+            None => format!("{share:.0} s {fidelity}"),
+        };
+        self.stages.iter().map(words).collect::<Vec<_>>().join(", ")
+    }
+
     /// Candidates that a stage takes at most.
     pub fn widest(&self) -> Option<u64> {
         self.stages.iter().filter_map(|stage| stage.count).max()
@@ -231,6 +240,12 @@ mod tests {
         assert_eq!((ladder.to_string().as_str(), "auto".parse::<Ladder>().unwrap()), ("auto", ladder));
         let lines: Ladder = "predicted\nsgd:10=3\n\n trained @ 0.5\n".parse().unwrap();
         assert_eq!(lines.to_string(), "predicted@0.4,sgd:10=3@0.2,trained=1@0.5");
+    }
+
+    #[test]
+    fn a_fitted_ladder_is_told_in_seconds() {
+        let ladder: Ladder = "predicted@36.69,sgd:39=15@37.56".parse().unwrap();
+        assert_eq!(ladder.in_seconds(), "37 s predicted, 38 s sgd:39 for 15");
     }
 
     #[test]
