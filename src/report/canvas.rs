@@ -11,7 +11,7 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{FontStyle, TextStyle, register_font};
 use std::fmt::Display;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 use std::sync::Once;
 
@@ -95,6 +95,19 @@ impl Axis {
         let step = (self.range.end - self.range.start) / 8.0;
         (-step.log10().floor()).clamp(0.0, 6.0) as usize
     }
+}
+
+/// Where values may lie without being so far from the others that an axis around all would squeeze these: from the tenth
+/// and the ninetieth percentile twice their distance. Anywhere, if there are fewer than twenty.
+pub(super) fn crowd(values: impl Iterator<Item = f64>) -> RangeInclusive<f64> {
+    let mut values: Vec<f64> = values.filter(|value| value.is_finite()).collect();
+    values.sort_by(f64::total_cmp);
+    let (low, high) = match values.len() {
+        0..20 => return f64::NEG_INFINITY..=f64::INFINITY,
+        n => (values[n / 10], values[n - 1 - n / 10]),
+    };
+    let reach = if high > low { 2.0 * (high - low) } else { f64::INFINITY };
+    low - reach..=high + reach
 }
 
 /// Writes `stem.png` and `stem.svg`.
@@ -387,4 +400,22 @@ impl<DB: DrawingBackend> Canvas<DB> {
 /// How opaque one of `count` points is, so that crowds stay readable.
 pub(super) fn opacity(count: usize) -> f64 {
     (8.0 / (count as f64).sqrt()).clamp(0.25, 0.8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::crowd;
+
+    #[test]
+    fn only_what_lies_far_from_many_is_outside_the_crowd() {
+        let values = || (0..30).map(|i| 80.0 + f64::from(i) / 10.0);
+        let near = crowd(values().chain([17.0, 74.0, 90.0]));
+        assert!(!near.contains(&17.0) && !near.contains(&90.0));
+        assert!(near.contains(&75.6) && values().all(|value| near.contains(&value)));
+        assert!(crowd(values().take(18).chain([17.0])).contains(&17.0), "too few to tell");
+        assert!(
+            crowd(std::iter::repeat_n(80.0, 40).chain([17.0])).contains(&17.0),
+            "no spread to measure by"
+        );
+    }
 }

@@ -1,7 +1,8 @@
 //! Clean against noisy accuracy.
 
 use super::canvas::{
-    Axis, BLUE, Canvas, Drawn, Figure, GREEN, GREY, INK, Mark, ORANGE, PURPLE, RED_STAR, SKY, YELLOW, opacity,
+    Axis, BLUE, Canvas, Drawn, Figure, GREEN, GREY, INK, Mark, ORANGE, PURPLE, RED_STAR, SKY, YELLOW, crowd,
+    opacity,
 };
 use super::frame::noise_levels;
 use crate::score::Scores;
@@ -33,7 +34,7 @@ impl NoiseFigure {
             let shares = (scores.accuracy?, clean_se, noisy.accuracy, noisy.accuracy_se);
             Some((100.0 * shares.0, 100.0 * shares.1, 100.0 * shares.2, 100.0 * shares.3))
         };
-        let levels: Vec<(f64, Vec<Point>)> = noise_levels(&finished)
+        let mut levels: Vec<(f64, Vec<Point>)> = noise_levels(&finished)
             .into_iter()
             .map(|sd| {
                 (sd, finished.iter().filter_map(|trial| place(&trial.scores, sd)).collect::<Vec<Point>>())
@@ -52,10 +53,20 @@ impl NoiseFigure {
             .collect();
         let images = finished.first().and_then(|trial| trial.scores.images);
         let images = images.map_or(String::new(), |images| format!(" on {images} images, bars: ±1 s.e."));
-        let explanation = format!(
+        let near = crowd(levels.iter().flat_map(|(_, points)| points).map(|p| p.2));
+        let mut far = 0;
+        for (_, points) in &mut levels {
+            let before = points.len();
+            points.retain(|p| near.contains(&p.2));
+            far += before - points.len();
+        }
+        let mut explanation = format!(
             "{} finished candidates; Gaussian noise on pixels in [0, 1]; accuracy{images}",
             finished.len()
         );
+        if far > 0 {
+            explanation += &format!("; {far} far from the others not shown");
+        }
         (!levels.is_empty()).then_some(NoiseFigure { levels, trained, winner, explanation })
     }
 }

@@ -1,6 +1,8 @@
 //! One score against another, with the Pareto front.
 
-use super::canvas::{Axis, BLUE, Canvas, Drawn, Figure, GREY, Mark, ORANGE, PURPLE, RED_STAR, opacity};
+use super::canvas::{
+    Axis, BLUE, Canvas, Drawn, Figure, GREY, Mark, ORANGE, PURPLE, RED_STAR, crowd, opacity,
+};
 use super::measure::Measure;
 use crate::score::{Fidelity, Scores};
 use crate::search::{self, Metric, Objective};
@@ -179,7 +181,13 @@ impl ParetoFigure {
 
 impl Figure for ParetoFigure {
     fn draw<DB: DrawingBackend>(&self, canvas: &Canvas<DB>) -> Drawn {
-        let all = || self.finished.iter().chain(&self.over_limit).chain(&self.trained);
+        let near = crowd(self.finished.iter().map(|p| p.y));
+        let shown: Vec<Point> = self.finished.iter().copied().filter(|p| near.contains(&p.y)).collect();
+        let explanation = match self.finished.len() - shown.len() {
+            0 => self.explanation.clone(),
+            far => format!("{}; {far} far from the others not shown", self.explanation),
+        };
+        let all = || shown.iter().chain(&self.front).chain(&self.over_limit).chain(&self.trained);
         let x = Axis::around(self.x.1.label, all().map(|p| p.x), self.x.1.bounds.clone());
         let reach = |p: &Point| {
             let se = p.se.unwrap_or(0.0);
@@ -211,14 +219,14 @@ impl Figure for ParetoFigure {
         }
         let mut title = format!("{} against {}", self.y.1.name, self.x.1.name);
         title[..1].make_ascii_uppercase();
-        canvas.head(&title, &self.explanation, &legend)?;
+        canvas.head(&title, &explanation, &legend)?;
         let body = canvas.body();
         let mut chart = canvas.chart(&body, &x, &y)?;
         let bar = |p: &Point| Some((p.x, p.y - p.se?, p.y + p.se?));
         let place = |points: &[Point]| -> Vec<(f64, f64)> { points.iter().map(|p| (p.x, p.y)).collect() };
         canvas.points(&mut chart, cross, &place(&self.over_limit))?;
-        canvas.bars(&mut chart, BLUE.mix(0.4 * faint), &y, self.finished.iter().filter_map(bar))?;
-        canvas.points(&mut chart, dot, &place(&self.finished))?;
+        canvas.bars(&mut chart, BLUE.mix(0.4 * faint), &y, shown.iter().filter_map(bar))?;
+        canvas.points(&mut chart, dot, &place(&shown))?;
         if self.is_whole_front {
             canvas.points(&mut chart, line, &self.stairs(&x))?;
         }

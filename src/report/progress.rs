@@ -1,6 +1,6 @@
 //! The best candidate so far, over trials and over time: with predicted weights, and of those that were trained longest.
 
-use super::canvas::{Axis, BLUE, Canvas, Drawn, Figure, Mark, ORANGE, PURPLE, RED_STAR, opacity};
+use super::canvas::{Axis, BLUE, Canvas, Drawn, Figure, Mark, ORANGE, PURPLE, RED_STAR, crowd, opacity};
 use super::measure::Measure;
 use crate::score::Fidelity;
 use crate::search::Objective;
@@ -67,7 +67,7 @@ impl ProgressFigure {
         let place = |trial: &Trial| {
             Some((trial.number as f64, trial.elapsed_s? / time.1, trial.value? * value.factor))
         };
-        let points: Vec<(f64, f64, f64)> = trials.iter().filter_map(place).collect();
+        let mut points: Vec<(f64, f64, f64)> = trials.iter().filter_map(place).collect();
         let trained: Vec<(f64, f64, f64, Fidelity)> = refined()
             .filter_map(|(trial, refined)| {
                 let value = refined.value? * value.factor;
@@ -83,6 +83,12 @@ impl ProgressFigure {
         );
         if !trained.is_empty() {
             explanation += &format!("; {} trainings", trained.len());
+        }
+        let near = crowd(points.iter().map(|p| p.2));
+        let before = points.len();
+        points.retain(|p| near.contains(&p.2) || winner.is_some_and(|trial| trial.number as f64 == p.0));
+        if points.len() < before {
+            explanation += &format!("; {} far from the others not shown", before - points.len());
         }
         let winner = winner.and_then(|trial| {
             let (number, time, value) = place(trial)?;

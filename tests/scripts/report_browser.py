@@ -154,7 +154,7 @@ def main():
     chart = find("#anytime .plot svg")
     script("arguments[0].scrollIntoView({block: 'center'})", chart)
     ActionChains(driver).move_to_element(chart).perform()
-    check("hovering over the anytime chart shows the best so far", "best so far: " in find("#tooltip").text, find("#tooltip").text)
+    check("hovering over the anytime chart shows the best so far", "best so far" in find("#tooltip").text, find("#tooltip").text)
     Select(find("#anytime-x")).select_by_value("time")
     label = script("return document.querySelector('#anytime .axis-label').textContent")
     check("it can be drawn over time", label.startswith("Search time ("), label)
@@ -197,7 +197,7 @@ def main():
     script("arguments[0].scrollIntoView({block: 'center'})", button)
     button.click()
     command = find("#table .details code").text
-    check("details hold the command for the weights", f"leaderboard.jsonl#trial/{trials[0]} " in command, command)
+    check("details hold the command for the weights", f"export . --trial {trials[0]} " in command, command)
     find("#table .details .command button").click()
     pasted = script("return getSelection().toString()")
     check("copying selects it", pasted == command, pasted)

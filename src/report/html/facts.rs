@@ -211,7 +211,7 @@ pub(super) fn settings(study: &ReportedStudy) -> String {
         _ => None,
     });
     if let Some(planned) = planned {
-        row("Stages that fitted the time (shares in s)", planned.to_string());
+        row("Stages that fitted the time", planned.in_seconds());
     }
     if let Some(predictor) = settings.predictor {
         row("Predictor", format!("picks one of {} proposals, once it can", predictor.proposals));

@@ -426,7 +426,7 @@ fn a_study_that_trained_says_what_its_predictor_and_its_stages_were() {
         "tau 0.62",
         "0.62 (0.25 to 0.75), n = 23",
         "it took part in stage 2",
-        "predicted@20,sgd:40=23@10,predicted@5,sgd:80=5@25",
+        "20 s predicted, 10 s sgd:40 for 23, 5 s predicted, 25 s sgd:80 for 5",
     ] {
         assert!(page.contains(text), "no {text}");
     }
