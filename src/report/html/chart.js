@@ -32,10 +32,13 @@ function fenceOf(column, values) {
   if (!column.better || values.length < 20) return [-Infinity, Infinity];
   const sorted = [...values].sort((a, b) => a - b);
   const at = share => sorted[Math.round(share * (sorted.length - 1))];
-  const reach = 3 * (at(0.75) - at(0.25));
-  const fence = column.better > 0 ? [at(0.25) - reach, Infinity] : [-Infinity, at(0.75) + reach];
-  const outside = sorted.filter(value => value < fence[0] || value > fence[1]).length;
-  return reach > 0 && outside <= 0.05 * sorted.length ? fence : [-Infinity, Infinity];
+  let reach = 3 * (at(0.75) - at(0.25));
+  if (!(reach > 0)) return [-Infinity, Infinity];
+  // One in twenty may lie outside; the fence moves until that holds.
+  for (;; reach *= 1.5) {
+    const fence = column.better > 0 ? [at(0.25) - reach, Infinity] : [-Infinity, at(0.75) + reach];
+    if (sorted.filter(value => isOutside(value, fence)).length <= 0.05 * sorted.length) return fence;
+  }
 }
 
 const isOutside = (value, [low, high]) => value < low || value > high;
