@@ -3,7 +3,7 @@
 use super::output::print;
 use crate::checkpoint::Checkpoint;
 use crate::ghn::{Decoder, Ghn, GhnConfig, Hypernet};
-use anyhow::bail;
+use anyhow::{Context, bail};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -49,7 +49,7 @@ fn import(file: &Path, out: Option<PathBuf>, half: bool) -> anyhow::Result<()> {
         bail!("{} would be overwritten: name another file with --out", file.display());
     }
     if half {
-        checkpoint.ghn.save_half(&out)?
+        checkpoint.ghn.save_half(&out).with_context(|| format!("--half: {}", file.display()))?
     } else {
         checkpoint.ghn.save(&out)?
     }

@@ -2,8 +2,9 @@
 //!
 //! In: text, `predicted`, `he:N`, `sgd:N` or `trained`. Out: a [`Fidelity`], ordered by how far its scores can be
 //! trusted: by the amount of training, in which a step from random weights counts half of one from predicted weights,
-//! because the first steps from random weights only lead to where prediction begins. Each fidelity begins anew from its own initial weights and takes a learning-rate schedule of its own
-//! length, so a score at `sgd:400` means the same whether the network was scored at `sgd:100` before or not.
+//! because the first steps from random weights only lead to where prediction begins. Each fidelity begins anew from
+//! its own initial weights and takes a learning-rate schedule of its own length, so a score at `sgd:400` means the same
+//! whether the network was scored at `sgd:100` before or not.
 
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};

@@ -50,8 +50,8 @@ type Foretell<'f> = &'f dyn Fn(&[(&CellArchitecture, f64)]) -> Result<Option<Vec
 const CHOICE: usize = 8;
 
 /// The trials that a stage takes and that were not scored at its fidelity yet, best first: the best at the fidelity
-/// below, as many as the ladder says and `spare` more, but at most half of them. Of those that were scored with predicted weights only,
-/// the best as `foretell` sees it, if it does: out of eight times as many, at most half of all.
+/// below, as many as the ladder says and `spare` more, but at most half of them. Of those that were scored with
+/// predicted weights only, the best as `foretell` sees it, if it does: out of eight times as many, at most half of all.
 pub(super) fn taken(
     trials: &[Trial],
     objective: &Objective,
