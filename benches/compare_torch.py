@@ -230,8 +230,11 @@ class Quiet:
         return max(busy, 0.0) / (wall * os.cpu_count())
 
 
-def measure(ours, network, batch, what, rounds, layouts=(False,), least=0.03):
-    """Seconds of one pass per round: ours, then one list per layout of PyTorch's."""
+def measure(ours, network, batch, what, rounds, layouts=(False,), least=0.15):
+    """Seconds of one pass per round: ours, then one list per layout of PyTorch's.
+
+    A turn lasts at least `least` seconds, so that the passes right after a pause, with clocks and caches as the other
+    side left them, count little, as in a training that goes on for minutes."""
     subjects = [Torch(network, batch, layout) for layout in layouts]
     sides = [lambda k: ours.ask(run=what, times=k), *(lambda k, s=s: s.run(what, k) for s in subjects)]
     ours.ask(load=network, batch=batch)
