@@ -1,18 +1,14 @@
 //! The choice among the algorithms that multiply less than the direct product.
 
-use super::{Filters, Karatsuba, Winograd};
+use super::{Filters, ToomCook, Winograd};
 use crate::kernels::lanes::Element;
 
 /// With fewer channels the transforms of 3x3 kernels cost more than they save.
 const WINOGRAD_CHANNELS: usize = 16;
-/// The same for 1x7 and 7x1; larger kernels share the transforms of a line among their rows.
-fn karatsuba_channels(kernel: [usize; 2]) -> usize {
-    if kernel.contains(&1) { 32 } else { 16 }
+/// The same for lines of five and seven taps; kernels with several lines share the transforms among them.
+fn toom_cook_channels(kernel: [usize; 2]) -> usize {
+    if kernel.contains(&1) { 12 } else { 8 }
 }
-
-/// Most products of input and output channels of kernels with several rows: the transformed weights of more would
-/// come from memory for every few images.
-const KARATSUBA_WEIGHTS: usize = 160 * 160;
 
 /// Geometry of a convolution of stride 1 without dilation and groups.
 #[derive(Clone, Copy, Debug)]
@@ -37,7 +33,7 @@ pub enum Fast {
     /// 3x3.
     Winograd(Winograd),
     /// 1x7, 7x1, 5x5 and 7x7.
-    Karatsuba(Karatsuba),
+    ToomCook(ToomCook),
 }
 
 impl Fast {
@@ -49,15 +45,9 @@ impl Fast {
             [3, 3] if channels >= WINOGRAD_CHANNELS && padding.iter().all(|&padding| padding <= 2) => {
                 Some(Self::Winograd(Winograd { input, output, padding, inputs, outputs }))
             }
-            [1, 7] | [7, 1] | [5, 5] | [7, 7] if channels >= karatsuba_channels(kernel) => {
-                let axis = usize::from(kernel[1] > 1);
-                let turned = |sizes: [usize; 2]| [sizes[axis], sizes[1 - axis]];
-                let ([taps, rows], padding) = (turned(kernel), turned(padding));
-                let fits = rows == 1 || inputs * outputs <= KARATSUBA_WEIGHTS;
-                (fits && padding[0] < taps && padding[1] < rows).then(|| {
-                    let (input, output) = (turned(input), turned(output));
-                    Self::Karatsuba(Karatsuba { axis, taps, rows, input, output, padding, inputs, outputs })
-                })
+            // A single output of a line needs as few products as there are taps.
+            _ if channels >= toom_cook_channels(kernel) => {
+                ToomCook::new(plain).filter(|geometry| geometry.output[0] > 1).map(Self::ToomCook)
             }
             _ => None,
         }
@@ -67,7 +57,7 @@ impl Fast {
     pub fn back(&self) -> Self {
         match self {
             Self::Winograd(geometry) => Self::Winograd(geometry.back()),
-            Self::Karatsuba(geometry) => Self::Karatsuba(geometry.back()),
+            Self::ToomCook(geometry) => Self::ToomCook(geometry.back()),
         }
     }
 
@@ -75,7 +65,7 @@ impl Fast {
     pub fn packed_len<T: Element>(&self) -> usize {
         match self {
             Self::Winograd(geometry) => geometry.packed_len::<T>(),
-            Self::Karatsuba(geometry) => geometry.packed_len::<T>(),
+            Self::ToomCook(geometry) => geometry.packed_len::<T>(),
         }
     }
 
@@ -83,7 +73,7 @@ impl Fast {
     pub fn pack<T: Element>(&self, filters: Filters<'_, T>, packed: &mut [T]) {
         match self {
             Self::Winograd(geometry) => geometry.pack(filters, packed),
-            Self::Karatsuba(geometry) => geometry.pack(filters, packed),
+            Self::ToomCook(geometry) => geometry.pack(filters, packed),
         }
     }
 
@@ -91,7 +81,7 @@ impl Fast {
     pub fn scratch_len<T: Element>(&self, images: usize) -> usize {
         match self {
             Self::Winograd(geometry) => geometry.scratch_len::<T>(images),
-            Self::Karatsuba(geometry) => geometry.scratch_len::<T>(images),
+            Self::ToomCook(geometry) => geometry.scratch_len::<T>(images),
         }
     }
 
@@ -107,7 +97,7 @@ impl Fast {
     ) {
         match self {
             Self::Winograd(geometry) => geometry.run(images, x, packed, y, accumulate, scratch),
-            Self::Karatsuba(geometry) => geometry.run(images, x, packed, y, accumulate, scratch),
+            Self::ToomCook(geometry) => geometry.run(images, x, packed, y, accumulate, scratch),
         }
     }
 
@@ -122,7 +112,7 @@ impl Fast {
     ) {
         match self {
             Self::Winograd(geometry) => geometry.gradient(images, x, dy, gradient, scratch),
-            Self::Karatsuba(geometry) => geometry.gradient(images, x, dy, gradient, scratch),
+            Self::ToomCook(geometry) => geometry.gradient(images, x, dy, gradient, scratch),
         }
     }
 }

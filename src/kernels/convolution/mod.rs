@@ -6,8 +6,8 @@
 //! the output with flipped, transposed weights.
 
 mod fast;
-mod karatsuba;
 mod product;
+mod toom_cook;
 mod weight_gradient;
 mod winograd;
 
@@ -15,8 +15,8 @@ mod winograd;
 mod tests;
 
 pub use fast::{Fast, Plain};
-pub use karatsuba::Karatsuba;
 pub use product::{Packing, Product};
+pub use toom_cook::ToomCook;
 pub use weight_gradient::WeightGradient;
 pub use winograd::Winograd;
 
