@@ -60,6 +60,10 @@ pub unsafe trait Lanes<T>: Copy {
     unsafe fn store(self, target: *mut T);
     /// The first `count < N` lanes to `target`.
     unsafe fn store_part(self, target: *mut T, count: usize);
+    /// The first `count <= N` of the elements that lie `stride` apart from `source` on, the other lanes zero.
+    unsafe fn load_strided(source: *const T, stride: usize, count: usize) -> Self;
+    /// The first `count <= N` lanes to elements that lie `stride` apart from `target` on.
+    unsafe fn store_strided(self, target: *mut T, stride: usize, count: usize);
     /// `self * b + c`, fused where the machine can.
     unsafe fn mul_add(self, b: Self, c: Self) -> Self;
     /// `self + b`.
@@ -74,6 +78,10 @@ pub unsafe trait Lanes<T>: Copy {
     unsafe fn larger(self, b: Self) -> Self;
     /// `self * 2^n` for whole `n` from -126 to 127.
     unsafe fn times_power(self, n: Self) -> Self;
+    /// `self - n` from 0 to 1 for a whole `n`, and what [`Lanes::times_power`] takes as `n`.
+    unsafe fn fraction(self) -> (Self, Self);
+    /// Sums of `N` elements each: those from `source`, the `N` after them and so on.
+    unsafe fn sums(source: *const T) -> Self;
     /// `x` in lanes where `self` equals `b`, `y` in the others.
     unsafe fn select_equal(self, b: Self, x: Self, y: Self) -> Self;
     /// Zero where negative; NaN stays.
@@ -178,6 +186,41 @@ pub fn vectorized<R>(work: impl FnOnce() -> R) -> R {
     }
 }
 
+/// `count` elements that lie `stride` apart, and zeros.
+///
+/// # Safety
+/// The elements must exist.
+#[inline(always)]
+unsafe fn strided<T: Element, const N: usize>(source: *const T, stride: usize, count: usize) -> [T; N] {
+    let mut lanes = [T::zero(); N];
+    for (i, lane) in lanes.iter_mut().enumerate() {
+        if i < count {
+            // SAFETY: the caller's.
+            *lane = unsafe { *source.add(i * stride) };
+        }
+    }
+    lanes
+}
+
+/// Writes `count` elements `stride` apart.
+///
+/// # Safety
+/// The elements must exist.
+#[inline(always)]
+unsafe fn put_strided<T: Element, const N: usize>(
+    lanes: [T; N],
+    target: *mut T,
+    stride: usize,
+    count: usize,
+) {
+    for (i, lane) in lanes.into_iter().enumerate() {
+        if i < count {
+            // SAFETY: the caller's.
+            unsafe { *target.add(i * stride) = lane };
+        }
+    }
+}
+
 /// Vectors of four elements without any particular instruction set.
 #[derive(Clone, Copy)]
 struct Portable<T>([T; 4]);
@@ -219,6 +262,18 @@ unsafe impl<T: Element> Lanes<T> for Portable<T> {
     }
 
     #[inline(always)]
+    unsafe fn load_strided(source: *const T, stride: usize, count: usize) -> Self {
+        // SAFETY: the caller's pointer is valid for `count` elements.
+        Self(unsafe { strided(source, stride, count) })
+    }
+
+    #[inline(always)]
+    unsafe fn store_strided(self, target: *mut T, stride: usize, count: usize) {
+        // SAFETY: the caller's pointer is valid for `count` elements.
+        unsafe { put_strided(self.0, target, stride, count) }
+    }
+
+    #[inline(always)]
     unsafe fn mul_add(self, b: Self, c: Self) -> Self {
         Self(std::array::from_fn(|i| self.0[i] * b.0[i] + c.0[i]))
     }
@@ -252,6 +307,21 @@ unsafe impl<T: Element> Lanes<T> for Portable<T> {
     #[inline(always)]
     unsafe fn times_power(self, n: Self) -> Self {
         Self(std::array::from_fn(|i| self.0[i] * T::power_of_two(n.0[i])))
+    }
+
+    #[inline(always)]
+    unsafe fn fraction(self) -> (Self, Self) {
+        // Adding `round` rounds to the nearest integer.
+        let (half, round) = (T::constant(0.5), T::constant(1.5) / T::epsilon());
+        let n = self.0.map(|x| ((x - half) + round) - round);
+        (Self(std::array::from_fn(|i| self.0[i] - n[i])), Self(n))
+    }
+
+    #[inline(always)]
+    unsafe fn sums(source: *const T) -> Self {
+        // SAFETY: the caller's pointer is valid for 16 elements.
+        let rows = unsafe { source.cast::<[[T; 4]; 4]>().read_unaligned() };
+        Self(rows.map(|row| (row[0] + row[1]) + (row[2] + row[3])))
     }
 
     #[inline(always)]

@@ -142,10 +142,14 @@ impl<T: Element> Chunk<'_, '_, T> {
             }
             OpKind::Attention { heads, head_dim } => {
                 let attention = self.attention(op, heads, head_dim);
-                let images = self.value(input).chunks_exact(input_len).zip(dy.chunks_exact(numel));
+                let (x, y) = (self.value(input), self.value(op));
+                let sums = self.sums_of(op, attention.sums_len());
                 let (result, scratch) = self.scratch.split_at_mut(input_len);
-                for ((x, dy), dx) in images.zip(dx.chunks_exact_mut(input_len)) {
-                    attention.gradient(x, dy, result, scratch);
+                for (image, dx) in dx.chunks_exact_mut(input_len).enumerate() {
+                    let x = &x[image * input_len..][..input_len];
+                    let [y, dy] = [y, dy].map(|values| &values[image * numel..][..numel]);
+                    let sums = &sums[image * attention.sums_len()..][..attention.sums_len()];
+                    attention.gradient(x, [y, dy], sums, result, scratch);
                     activation::copy(result, dx, accumulate);
                 }
             }

@@ -114,8 +114,12 @@ impl<'b, T: Element> Chunk<'_, 'b, T> {
             OpKind::Attention { heads, head_dim } => {
                 let attention = self.attention(op, heads, head_dim);
                 let images = self.value(input(0)).chunks_exact(3 * numel);
+                let mut sums = self.sums_of(op, attention.sums_len());
                 for (x, y) in images.zip(y.chunks_exact_mut(numel)) {
-                    attention.run(x, y, self.scratch);
+                    let kept = attention.sums_len().min(sums.len());
+                    let (own, rest) = std::mem::take(&mut sums).split_at_mut(kept);
+                    sums = rest;
+                    attention.run(x, y, own, self.scratch);
                 }
             }
             OpKind::PosEnc { .. } => {

@@ -7,6 +7,7 @@
 //! [`lower`] joins ops of the network, [`layer`] and [`plan`] prepare geometry, stages and buffers once; a run borrows
 //! its memory ([`memory`]), packs the weights ([`weights`]) and takes the images through the stages ([`worker`]).
 
+mod arena;
 mod backward;
 mod codes;
 mod forward;

@@ -8,11 +8,13 @@
 //! What memory takes longer to keep than a worker to compute is not kept for the backward pass: outputs of batch norms,
 //! of depthwise convolutions and of most ReLUs are computed again, chunk by chunk, in the stages that read them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
+use super::arena::Arena;
 use super::layer::Layer;
 use super::lower::{Lowered, readers};
 use super::weights::Join;
+use crate::kernels::attention::Attention;
 use crate::network::{Network, OpKind};
 
 /// Elements of activations of one image that a chunk may hold; chunks are at least one image.
@@ -77,6 +79,8 @@ pub(super) struct Plan {
     pub backward: Vec<Stage>,
     pub values: Vec<Place>,
     pub gradients: Vec<Place>,
+    /// Sums of attention ops that the backward pass reads.
+    pub sums: Vec<Place>,
     /// Elements of batch buffers per image.
     pub batch_len: usize,
     /// Largest sum of local buffers of a chunk.
@@ -91,7 +95,7 @@ impl Plan {
     /// Plans evaluation, or training with `backward`.
     pub fn new(lowered: &Lowered, layers: &[Layer], backward: bool) -> Self {
         let mut builder = Builder::new(lowered, layers);
-        builder.forward();
+        builder.forward(backward);
         if backward {
             builder.backward();
         }
@@ -126,7 +130,7 @@ struct Builder<'a> {
     backward: Vec<Stage>,
     /// Op whose gradient is that of each op: of the sums that alone read it.
     same_gradient: Vec<usize>,
-    /// Lives of values, then of gradients, then of values that are computed again.
+    /// Lives of values, then of gradients, then of sums of attention, then of values that are computed again.
     lives: Vec<Option<Life>>,
     /// Whether an op's output is computed again where the backward pass reads it.
     again: Vec<bool>,
@@ -145,7 +149,7 @@ impl<'a> Builder<'a> {
             let passes = op.kind != OpKind::Zeros && op.inputs.iter().any(|input| differentiable[input.0]);
             differentiable[index] = own || passes;
         }
-        let lives = vec![None; 2 * count];
+        let lives = vec![None; 3 * count];
         let readers = readers(&network.ops);
         let mut same_gradient: Vec<usize> = (0..count).collect();
         for (index, op) in network.ops.iter().enumerate().rev() {
@@ -202,7 +206,7 @@ impl<'a> Builder<'a> {
         matches!(self.network.ops[op].kind, OpKind::BatchNorm { .. })
     }
 
-    fn forward(&mut self) {
+    fn forward(&mut self, training: bool) {
         let ops = &self.network.ops;
         let mut level = vec![0; ops.len()];
         // (stage, op, whether the moments of a batch norm)
@@ -234,6 +238,9 @@ impl<'a> Builder<'a> {
             } else {
                 target.tasks.push(Task::Forward(index));
                 self.touch(index, stage);
+                if training && self.sums_len(index) > 0 {
+                    self.touch(2 * ops.len() + index, stage);
+                }
             }
             self.position += 1;
         }
@@ -260,7 +267,7 @@ impl<'a> Builder<'a> {
             self.lives.push(None);
             self.copies.len() - 1
         });
-        self.touch(2 * self.network.ops.len() + copy, base + stage);
+        self.touch(3 * self.network.ops.len() + copy, base + stage);
         if known.is_none() {
             self.position += 1;
         }
@@ -295,6 +302,9 @@ impl<'a> Builder<'a> {
             self.position += 1;
             self.read_all(self.values_for_gradient(index).into_iter(), stage);
             self.touch(count + self.same_gradient[index], base + stage);
+            if self.sums_len(index) > 0 {
+                self.touch(2 * count + index, base + stage);
+            }
             if sums {
                 let target = &mut self.backward[stage];
                 let task = Task::Sums { op: index, slot: target.moments };
@@ -330,6 +340,17 @@ impl<'a> Builder<'a> {
         }
     }
 
+    /// Numbers of an image that the forward pass of an attention op keeps for the backward pass.
+    fn sums_len(&self, index: usize) -> usize {
+        let op = &self.network.ops[index];
+        match op.kind {
+            OpKind::Attention { heads, head_dim } => {
+                Attention { tokens: op.shape[1] * op.shape[2], heads, width: head_dim }.sums_len()
+            }
+            _ => 0,
+        }
+    }
+
     /// Values that the backward pass of an op reads.
     fn values_for_gradient(&self, index: usize) -> Vec<usize> {
         let op = &self.network.ops[index];
@@ -339,8 +360,8 @@ impl<'a> Builder<'a> {
             | OpKind::BatchNorm { .. }
             | OpKind::LayerNorm { .. }
             | OpKind::Gelu
-            | OpKind::HardSwish
-            | OpKind::Attention { .. } => vec![op.inputs[0].0],
+            | OpKind::HardSwish => vec![op.inputs[0].0],
+            OpKind::Attention { .. } => vec![op.inputs[0].0, index],
             OpKind::Excite => vec![op.inputs[0].0, op.inputs[1].0],
             // Its output tells the sign of its input, and the next convolution keeps it anyway, or the input is kept.
             OpKind::Relu if self.again[index] => vec![op.inputs[0].0],
@@ -354,9 +375,13 @@ impl<'a> Builder<'a> {
         let count = self.network.ops.len();
         let copies = std::mem::take(&mut self.copies);
         let op_of = |buffer: usize| {
-            if buffer < 2 * count { buffer % count } else { copies[buffer - 2 * count].1 }
+            if buffer < 3 * count { buffer % count } else { copies[buffer - 3 * count].1 }
         };
-        let numel = |buffer: usize| self.network.ops[op_of(buffer)].shape.iter().product::<usize>();
+        let sums: Vec<usize> = (0..count).map(|op| self.sums_len(op)).collect();
+        let numel = |buffer: usize| match (2 * count..3 * count).contains(&buffer) {
+            true => sums[op_of(buffer)],
+            false => self.network.ops[op_of(buffer)].shape.iter().product::<usize>(),
+        };
         let stages = self.forward.len() + self.backward.len();
         let mut locals: Vec<Vec<usize>> = vec![Vec::new(); stages];
         let mut shared = Vec::new();
@@ -401,10 +426,11 @@ impl<'a> Builder<'a> {
             arena.release_before(life(buffer).first.0);
             places[buffer] = Place::Batch(arena.take(numel(buffer), life(buffer).last.0));
         }
-        for (&(stage, op), &place) in copies.iter().zip(&places[2 * count..]) {
+        for (&(stage, op), &place) in copies.iter().zip(&places[3 * count..]) {
             self.backward[stage].again.push((op, place));
         }
-        places.truncate(2 * count);
+        places.truncate(3 * count);
+        let sums = places.split_off(2 * count);
         let mut gradients = places.split_off(count);
         for index in 0..count {
             gradients[index] = gradients[self.same_gradient[index]];
@@ -415,79 +441,11 @@ impl<'a> Builder<'a> {
             backward: self.backward,
             values: places,
             gradients,
+            sums,
             batch_len: arena.len,
             local_len,
             shares_params,
             again: self.again,
         }
-    }
-}
-
-/// Assigns offsets; freed ranges are merged and reused, smallest fitting first.
-#[derive(Default)]
-struct Arena {
-    len: usize,
-    /// Free ranges by start.
-    free: BTreeMap<usize, usize>,
-    /// Taken ranges: last use, start, length.
-    taken: Vec<(usize, usize, usize)>,
-}
-
-impl Arena {
-    /// Frees ranges whose last use lies before `now`.
-    fn release_before(&mut self, now: usize) {
-        let (keep, done): (Vec<_>, Vec<_>) = self.taken.drain(..).partition(|&(last, _, _)| last >= now);
-        self.taken = keep;
-        for (_, start, length) in done {
-            self.free.insert(start, length);
-        }
-        let mut merged: BTreeMap<usize, usize> = BTreeMap::new();
-        for (&start, &length) in &self.free {
-            match merged.last_entry() {
-                Some(mut last) if last.key() + last.get() == start => *last.get_mut() += length,
-                _ => {
-                    merged.insert(start, length);
-                }
-            }
-        }
-        self.free = merged;
-    }
-
-    fn take(&mut self, length: usize, last: usize) -> usize {
-        let fitting = self.free.iter().filter(|&(_, &free)| free >= length).min_by_key(|&(_, &free)| free);
-        let start = match fitting.map(|(&start, &free)| (start, free)) {
-            Some((start, free)) => {
-                self.free.remove(&start);
-                if free > length {
-                    self.free.insert(start + length, free - length);
-                }
-                start
-            }
-            None => {
-                let start = self.len;
-                self.len += length;
-                start
-            }
-        };
-        self.taken.push((last, start, length));
-        start
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ranges_are_reused_only_after_their_last_use() {
-        let mut arena = Arena::default();
-        let a = arena.take(10, 1);
-        let b = arena.take(5, 2);
-        arena.release_before(1);
-        let c = arena.take(10, 3);
-        assert_eq!((a, b, c), (0, 10, 15));
-        arena.release_before(3);
-        assert_eq!(arena.take(15, 4), 0, "neighbouring ranges merge");
-        assert_eq!(arena.len, 25);
     }
 }

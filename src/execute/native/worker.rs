@@ -182,16 +182,16 @@ impl<'a, T: Element> Batch<'a, T> {
 }
 
 impl<'b, T: Element> Chunk<'_, 'b, T> {
-    fn range(&self, place: Place, op: usize) -> (Shared<'b, T>, usize, usize)
+    /// Memory, first element and number of elements of a buffer with `numel` of an image.
+    fn range(&self, place: Place, numel: usize) -> (Shared<'b, T>, usize, usize)
     where
         Self: 'b,
     {
-        let numel = self.batch.numel(op);
         let len = numel * self.count;
         match place {
             Place::Batch(offset) => (self.batch.buffers, offset * self.batch.count + self.first * numel, len),
             Place::Local(offset) => (self.local, offset * self.stage.chunk, len),
-            Place::Nowhere => unreachable!("op {op} is read but has no buffer"),
+            Place::Nowhere => unreachable!("a buffer of {numel} elements is read but was not planned"),
         }
     }
 
@@ -203,29 +203,40 @@ impl<'b, T: Element> Chunk<'_, 'b, T> {
 
     /// Output of an op.
     pub(super) fn value(&self, op: usize) -> &'b [T] {
-        let (memory, first, len) = self.range(self.value_place(op), op);
+        let (memory, first, len) = self.range(self.value_place(op), self.batch.numel(op));
         // SAFETY: the plan lets no task write a buffer that it also reads; other workers have other images.
         unsafe { memory.slice(first, len) }
     }
 
     /// Output of an op, for writing.
     pub(super) fn value_mut(&self, op: usize) -> &'b mut [T] {
-        let (memory, first, len) = self.range(self.value_place(op), op);
+        let (memory, first, len) = self.range(self.value_place(op), self.batch.numel(op));
         // SAFETY: as in `value`; a task asks for its own output once.
         unsafe { memory.slice_mut(first, len) }
     }
 
     /// Gradient of an op's output.
     pub(super) fn gradient(&self, op: usize) -> &'b [T] {
-        let (memory, first, len) = self.range(self.batch.plan.gradients[op], op);
+        let (memory, first, len) = self.range(self.batch.plan.gradients[op], self.batch.numel(op));
         // SAFETY: as in `value`.
         unsafe { memory.slice(first, len) }
     }
 
     /// Gradient of an op's output, for writing.
     pub(super) fn gradient_mut(&self, op: usize) -> &'b mut [T] {
-        let (memory, first, len) = self.range(self.batch.plan.gradients[op], op);
+        let (memory, first, len) = self.range(self.batch.plan.gradients[op], self.batch.numel(op));
         // SAFETY: as in `value`; a task writes the gradients of its inputs one after the other.
+        unsafe { memory.slice_mut(first, len) }
+    }
+
+    /// The sums that an attention op keeps, `len` of an image; none if nobody reads them.
+    pub(super) fn sums_of(&self, op: usize, len: usize) -> &'b mut [T] {
+        let place = self.batch.plan.sums[op];
+        if place == Place::Nowhere {
+            return &mut [];
+        }
+        let (memory, first, len) = self.range(place, len);
+        // SAFETY: as in `value`; a task asks for its own sums once.
         unsafe { memory.slice_mut(first, len) }
     }
 

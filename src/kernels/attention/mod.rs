@@ -5,7 +5,6 @@
 
 mod narrow;
 
-use self::narrow::Narrow;
 use super::convolution::{Packing, Product, View, WeightGradient};
 use super::lanes::{Element, vectorized};
 
@@ -31,18 +30,23 @@ enum Part {
 impl Attention {
     /// Elements of scratch space that the forward and backward passes need.
     pub fn scratch_len<T: Element>(&self) -> usize {
-        if let Some(narrow) = Narrow::new(self) {
-            return narrow.scratch_len();
+        if narrow::serves::<T>(self.width) {
+            return narrow::scratch_len(self);
         }
         let across = Packing::new::<T>(self.tokens).len(self.width);
         let along = Packing::new::<T>(self.width).len(self.tokens);
         2 * self.tokens * self.tokens + 2 * self.tokens + self.tokens * self.width + across.max(along)
     }
 
-    /// `y = softmax(q k^T / sqrt(width)) v` for every head.
-    pub fn run<T: Element>(&self, x: &[T], y: &mut [T], scratch: &mut [T]) {
-        if let Some(narrow) = Narrow::new(self) {
-            return narrow.run(x, y, scratch);
+    /// Numbers that the forward pass can keep for the backward pass.
+    pub fn sums_len(&self) -> usize {
+        narrow::sums_len(self)
+    }
+
+    /// `y = softmax(q k^T / sqrt(width)) v` for every head; `sums` is empty or has room for what the gradient needs.
+    pub fn run<T: Element>(&self, x: &[T], y: &mut [T], sums: &mut [T], scratch: &mut [T]) {
+        if narrow::serves::<T>(self.width) {
+            return narrow::run(self, x, y, sums, scratch);
         }
         let (t, w, inner) = (self.tokens, self.width, self.heads * self.width);
         let (probabilities, rest) = scratch.split_at_mut(t * t);
@@ -59,10 +63,17 @@ impl Attention {
         }
     }
 
-    /// `dx = ` gradient by queries, keys and values, overwritten.
-    pub fn gradient<T: Element>(&self, x: &[T], dy: &[T], dx: &mut [T], scratch: &mut [T]) {
-        if let Some(narrow) = Narrow::new(self) {
-            return narrow.gradient(x, dy, dx, scratch);
+    /// `dx = ` gradient by queries, keys and values, overwritten; `y` and `sums` are what [`Attention::run`] gave for `x`.
+    pub fn gradient<T: Element>(
+        &self,
+        x: &[T],
+        [y, dy]: [&[T]; 2],
+        sums: &[T],
+        dx: &mut [T],
+        scratch: &mut [T],
+    ) {
+        if narrow::serves::<T>(self.width) {
+            return narrow::gradient(self, x, [y, dy], sums, dx, scratch);
         }
         let (t, w, inner) = (self.tokens, self.width, self.heads * self.width);
         let (probabilities, rest) = scratch.split_at_mut(t * t);
