@@ -1,10 +1,10 @@
 #!/bin/sh
 # NSGA-II against random search at equal trials: accuracy against multiply-accumulates, both deterministic, on the
-# small space with the bundled images and hypernetwork, 5 seeds each. Minutes on two cores.
+# small space with the bundled images and hypernetwork, 5 seeds each. Six minutes on two cores.
 #
 # sh experiments/nsga2.sh [TRIALS] [FOLDER OF THE RUNS]     (FORETELL names another program than target/release's)
 set -eu
-trials=${1:-150}
+trials=${1:-500}
 runs=${2:-runs/nsga2}
 foretell=${FORETELL:-target/release/foretell}
 out=$(dirname "$0")/results/nsga2
