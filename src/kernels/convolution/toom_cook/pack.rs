@@ -1,14 +1,12 @@
 //! The transform of weights.
 
 use super::super::Filters;
-use super::ToomCook;
 use super::points::Points;
+use super::{MOST_TAPS, ToomCook};
 use crate::kernels::lanes::{Element, Kernel, Lanes};
 
 /// Most lanes of a vector.
 const MOST_LANES: usize = 16;
-/// Most taps of a line.
-const MOST_TAPS: usize = 7;
 
 /// Transforms weights to packed matrices, one for each point and group of lines.
 pub(super) struct Pack<'a, T, const P: usize> {
