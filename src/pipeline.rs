@@ -357,4 +357,8 @@ impl Evaluator for GhnEvaluator {
     fn steps(&self, fidelity: Fidelity) -> Option<u64> {
         Some(self.refinery.as_ref()?.steps(fidelity))
     }
+
+    fn eval_times(&self, fidelity: Fidelity) -> f64 {
+        self.refinery.as_ref().map_or(1.0, |refinery| refinery.eval_times(fidelity, &self.settings))
+    }
 }

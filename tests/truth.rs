@@ -170,7 +170,9 @@ fn rankings_are_measured_against_the_truth() {
         "predicted noisy accuracy",
         "sgd:4 training loss",
         "he:4 accuracy",
-        "mean rank: ",
+        "sgd:4 accuracy + params + peak activations",
+        "predicted,sgd:2=2,sgd:4=1 noisy accuracy + params + peak activations",
+        "on the other half",
         "predicted,sgd:2=2,sgd:4=1 accuracy",
         "epoch 1 of the full training",
     ] {
@@ -193,6 +195,8 @@ fn rankings_are_measured_against_the_truth() {
         (&["--noise", "0.5"], "was tested at [0.08]"),
         (&["--stages", "sgd:4=2"], "the first stage is for all"),
         (&["--lr", "-1"], "--lr is -1"),
+        (&["--train-batch", "0"], "--train-batch is 0"),
+        (&["--train-batch", "16"], "another value of `train_batch`"),
         (&["--truth", "nowhere"], "nowhere"),
     ] {
         let mut arguments = bench.to_vec();

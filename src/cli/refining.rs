@@ -22,6 +22,10 @@ pub(super) struct LadderArgs {
     /// No predictor: neither proposals nor who is trained depend on what was learned from those that were trained
     #[arg(long)]
     no_predictor: bool,
+    /// No vote: who is trained longer depends on the score alone. Otherwise, where accuracy or robustness is the
+    /// objective, it is the mean rank by score, parameters and peak activations that decides
+    #[arg(long)]
+    no_vote: bool,
 }
 
 /// Flags of training.
@@ -52,6 +56,14 @@ impl LadderArgs {
             );
         }
         Ok(base.filter(|_| is_refined && !self.no_predictor && !objective.is_pareto()))
+    }
+
+    /// Whether sizes vote in a search for `objective`, if it trains: as `base` says, unless a flag says otherwise.
+    pub(super) fn vote(&self, base: bool, is_refined: bool, objective: &Objective) -> anyhow::Result<bool> {
+        if self.no_vote && !is_refined {
+            bail!("--no-vote: no weights are trained, so there is none; give --refine or --fidelities too");
+        }
+        Ok(base && is_refined && !self.no_vote && objective.is_learned())
     }
 
     /// The stages asked for, else those of `base`.

@@ -162,6 +162,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let weights = KeptWeights::of(folder.path());
     let plan = Plan {
         ladder: settings.ladder.as_ref(),
+        vote: settings.vote,
         weights: settings.ladder.as_ref().map(|_| &weights),
         space: &space,
         evaluator: evaluator.as_ref(),
@@ -389,6 +390,7 @@ impl Args {
         let mut evaluation = self.scoring.over(evaluation)?;
         let is_refined = settings.ladder.as_ref().is_some_and(Ladder::is_refined);
         settings.predictor = self.ladder.predictor(settings.predictor, is_refined, &settings.objective)?;
+        settings.vote = self.ladder.vote(settings.vote, is_refined, &settings.objective)?;
         self.training.over(&mut evaluation, is_refined, settings.seed)?;
         settings.evaluation = evaluation_value(&evaluation).context("--ghn")?;
         Ok(settings)
@@ -408,6 +410,7 @@ fn default_settings(objective: Option<&Objective>) -> anyhow::Result<SearchSetti
         warm_start: Vec::new(),
         ladder: None,
         predictor: Some(PredictorSettings { proposals: Forecaster::PROPOSALS }),
+        vote: true,
     })
 }
 

@@ -88,6 +88,27 @@ pub fn mean_ranks(values: &[f64]) -> Vec<f64> {
     ranks
 }
 
+/// The mean of the ranks that several scores give to the same things (Borda count), higher is better. A score that is
+/// missing counts as the lowest.
+///
+/// ```
+/// use foretell::score::vote;
+/// let votes = vote(&[vec![Some(0.5), Some(0.9), None], vec![Some(3.0), Some(1.0), Some(2.0)]]);
+/// assert_eq!(votes, [2.5, 2.0, 1.5]);
+/// ```
+///
+/// # Panics
+/// If the numbers of scores differ, or there is no voter.
+pub fn vote(voters: &[Vec<Option<f64>>]) -> Vec<f64> {
+    let mut sums = vec![0.0; voters[0].len()];
+    for scores in voters {
+        assert_eq!(scores.len(), sums.len(), "scores of the same things");
+        let scores: Vec<f64> = scores.iter().map(|score| score.unwrap_or(f64::NEG_INFINITY)).collect();
+        sums.iter_mut().zip(mean_ranks(&scores)).for_each(|(sum, rank)| *sum += rank);
+    }
+    sums.iter().map(|sum| sum / voters.len() as f64).collect()
+}
+
 /// Spearman's rank correlation, -1..1; none where [`kendall_tau`] is none.
 ///
 /// # Panics

@@ -17,7 +17,7 @@ mod synflow;
 mod zero_cost;
 
 pub use accuracy::{Accuracy, accuracy, noise_accuracy};
-pub use agreement::{Agreement, Measure, bootstrap, kendall_tau, mean_ranks, spearman, top_regret};
+pub use agreement::{Agreement, Measure, bootstrap, kendall_tau, mean_ranks, spearman, top_regret, vote};
 pub use answers::Answers;
 pub use confusion::{Confusion, confusion};
 pub use fidelity::Fidelity;

@@ -107,7 +107,9 @@ impl Evaluator for FormulaEvaluator {
             return Err(Error::Architecture("no path from input to output".into()));
         }
         let params = (arch.channels * arch.channels * arch.n_cells) as u64;
-        Ok(Scores { params: Some(params), macs: Some(params * 100), ..Scores::default() })
+        let peak = (arch.channels * 1_000 / arch.n_cells) as u64;
+        let (params, macs, peak_activations) = (Some(params), Some(params * 100), Some(peak));
+        Ok(Scores { params, macs, peak_activations, ..Scores::default() })
     }
 
     fn evaluate(&self, arch: &CellArchitecture, seed: u64) -> Result<Scores> {

@@ -98,6 +98,12 @@ pub trait Evaluator: Sync {
         Ok(None)
     }
 
+    /// How many times as many images candidates are scored on at a fidelity as with predicted weights.
+    fn eval_times(&self, fidelity: Fidelity) -> f64 {
+        let _ = fidelity;
+        1.0
+    }
+
     /// Optimiser steps of a fidelity, if they are known.
     fn steps(&self, fidelity: Fidelity) -> Option<u64> {
         match fidelity {

@@ -98,6 +98,12 @@ impl Objective {
         self.is_pareto
     }
 
+    /// Whether it is one sum of what weights achieve on images alone, so that training decides it.
+    pub fn is_learned(&self) -> bool {
+        let is_learned = |term: &(Metric, f64)| matches!(term.0, Metric::Accuracy | Metric::Robustness);
+        !self.is_pareto && self.terms.iter().all(|term| is_learned(term) && term.1 > 0.0)
+    }
+
     /// How many merits a candidate has.
     pub fn count(&self) -> usize {
         if self.is_pareto { self.terms.len() } else { 1 }

@@ -44,6 +44,8 @@ pub struct Plan<'a> {
     pub limits: Limits,
     /// The stages over fidelities; none is a search with predicted weights alone.
     pub ladder: Option<&'a Ladder>,
+    /// Whether sizes vote about who is trained; see [`super::SearchSettings::vote`].
+    pub vote: bool,
     /// Where the trained weights of finalists are kept.
     pub weights: Option<&'a KeptWeights>,
     /// Architectures that are the first trials, in this order; of equivalent ones the first.

@@ -37,6 +37,13 @@ pub struct SearchSettings {
     /// The predictor of such a search; none is a search without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub predictor: Option<PredictorSettings>,
+    /// Whether parameters and peak activations vote about who is trained, beside the score.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub vote: bool,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// How a predictor takes part in a search.

@@ -2,7 +2,7 @@
 
 use super::{Trial, TrialState};
 use crate::Result;
-use crate::score::{Bar, Fidelity};
+use crate::score::{Bar, Fidelity, Scores, vote};
 use crate::search::{self, Ladder, Objective};
 use crate::space::CellArchitecture;
 
@@ -46,48 +46,79 @@ pub(super) fn ranked_at(trials: &[Trial], objective: &Objective, fidelity: Fidel
 /// What candidates with their values at `predicted` would be worth after training, if that can be foretold.
 type Foretell<'f> = &'f dyn Fn(&[(&CellArchitecture, f64)]) -> Result<Option<Vec<f64>>>;
 
-/// Candidates, for each that a stage takes, of which a predictor chooses.
-const CHOICE: usize = 8;
+/// Candidates, for each that a stage takes, of which a predictor or a vote chooses.
+pub(super) const CHOICE: u64 = 8;
 
-/// The trials that a stage takes and that were not scored at its fidelity yet, best first: the best at the fidelity
-/// below, as many as the ladder says and `spare` more, but at most half of them. Of those that were scored with
-/// predicted weights only, the best as `foretell` sees it, if it does: out of eight times as many, at most half of all.
-pub(super) fn taken(
-    trials: &[Trial],
-    objective: &Objective,
-    ladder: &Ladder,
-    stage: usize,
-    spare: u64,
-    foretell: Foretell<'_>,
-) -> Result<Vec<u64>> {
-    let (fidelity, count) = (ladder.stages()[stage].fidelity, ladder.stages()[stage].count);
-    let source = ladder.source(stage);
-    let mut ranked = ranked_at(trials, objective, source)?;
-    let half = ranked.len().div_ceil(2);
-    let count = count.map_or(0, |count| usize::try_from(count + spare).unwrap_or(half).min(half));
-    let is_new =
-        |number: &u64| !trials[*number as usize].refined.iter().any(|refined| refined.fidelity == fidelity);
-    if source == Fidelity::Predicted && !objective.is_pareto() {
-        let known = ranked.iter().filter(|number| !is_new(number)).count();
-        let pool: Vec<u64> =
-            ranked.iter().copied().take(half).filter(is_new).take(CHOICE.saturating_mul(count)).collect();
-        let scored: Vec<(&CellArchitecture, f64)> = pool
-            .iter()
-            .map(|&number| &trials[number as usize])
-            .filter_map(|trial| Some((&trial.arch, trial.value?)))
-            .collect();
-        if let Some(values) = foretell(&scored)?
-            && values.len() == pool.len()
-        {
-            let mut foretold: Vec<(f64, u64)> = values.into_iter().zip(pool).collect();
-            foretold.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-            let new = count.saturating_sub(known);
-            return Ok(foretold.into_iter().take(new).map(|(_, number)| number).collect());
+/// How stages choose whom they take.
+pub(super) struct Choice<'c> {
+    pub objective: &'c Objective,
+    pub foretell: Foretell<'c>,
+    /// Whether sizes vote.
+    pub vote: bool,
+}
+
+impl Choice<'_> {
+    /// The trials that a stage takes and that were not scored at its fidelity yet, best first: the best at the fidelity
+    /// below, as many as the ladder says and `spare` more, but at most half of them.
+    ///
+    /// Of those that were scored with predicted weights only, the best are those that are `foretold` to be, if that can
+    /// be told: out of eight times as many, at most half of all. With a vote, the best are those with the highest mean
+    /// rank by this value, parameters and peak activations among the ones to choose from.
+    pub(super) fn taken(
+        &self,
+        trials: &[Trial],
+        ladder: &Ladder,
+        stage: usize,
+        spare: u64,
+    ) -> Result<Vec<u64>> {
+        let (fidelity, count) = (ladder.stages()[stage].fidelity, ladder.stages()[stage].count);
+        let source = ladder.source(stage);
+        let mut ranked = ranked_at(trials, self.objective, source)?;
+        let half = ranked.len().div_ceil(2);
+        let count = count.map_or(0, |count| usize::try_from(count + spare).unwrap_or(half).min(half));
+        let is_new = |number: &u64| {
+            !trials[*number as usize].refined.iter().any(|refined| refined.fidelity == fidelity)
+        };
+        let new = count.saturating_sub(ranked.iter().filter(|number| !is_new(number)).count());
+        if !self.objective.is_pareto() {
+            let (most, widest) = match source {
+                Fidelity::Predicted => (half, (CHOICE as usize).saturating_mul(count)),
+                _ => (ranked.len(), usize::MAX),
+            };
+            let pool: Vec<u64> = ranked.iter().copied().take(most).filter(is_new).take(widest).collect();
+            if let Some(values) = self.values(trials, &pool, source)? {
+                let mut chosen: Vec<(f64, u64)> = values.into_iter().zip(pool).collect();
+                chosen.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+                return Ok(chosen.into_iter().take(new).map(|(_, number)| number).collect());
+            }
         }
+        ranked.truncate(count);
+        ranked.retain(is_new);
+        Ok(ranked)
     }
-    ranked.truncate(count);
-    ranked.retain(is_new);
-    Ok(ranked)
+
+    /// What the trials of `pool` are worth beyond their values at `source`; none if it is no more than these.
+    fn values(&self, trials: &[Trial], pool: &[u64], source: Fidelity) -> Result<Option<Vec<f64>>> {
+        let pool: Vec<&Trial> = pool.iter().map(|&number| &trials[number as usize]).collect();
+        let scored: Option<Vec<(&CellArchitecture, f64)>> =
+            pool.iter().map(|trial| Some((&trial.arch, trial.value_at(source)?))).collect();
+        let Some(scored) = scored.filter(|scored| !scored.is_empty()) else { return Ok(None) };
+        let foretold = match source {
+            Fidelity::Predicted => (self.foretell)(&scored)?.filter(|values| values.len() == pool.len()),
+            _ => None,
+        };
+        if !self.vote {
+            return Ok(foretold);
+        }
+        let values = foretold.unwrap_or_else(|| scored.iter().map(|(_, value)| *value).collect());
+        let size = |of: fn(&Scores) -> Option<u64>| {
+            pool.iter().map(|trial| of(&trial.scores).map(|size| size as f64)).collect()
+        };
+        let sizes = [size(|scores| scores.params), size(|scores| scores.peak_activations)];
+        let voters: Vec<Vec<Option<f64>>> =
+            std::iter::once(values.into_iter().map(Some).collect()).chain(sizes).collect();
+        Ok(Some(vote(&voters)))
+    }
 }
 
 /// What a candidate has to reach, to be scored on all images: the `count`th best of the first `known` trials. Nothing

@@ -1,7 +1,7 @@
 //! Cheap scores of the architectures of a truth set, with what each costs.
 //!
 //! In: a truth set, a hypernetwork, images. Out: for each architecture a [`CheapRow`], stored as soon as it is measured:
-//! parameters and multiply-accumulates; accuracy and loss on clean and on noisy validation images with predicted
+//! parameters, multiply-accumulates and peak activations; accuracy and loss on clean and on noisy validation images with predicted
 //! weights, and after some steps of SGD that begin at predicted or at He's random weights. Every number of steps is a
 //! training of its own, with a cosine over its own length. Truth and cheap scores use different images: these the
 //! training and validation images, the truth's verdict the test images.
@@ -66,7 +66,7 @@ pub struct Measured {
     pub macs: f64,
 }
 
-/// The cheap scores of one architecture, by the way of scoring: `params`, `macs`, `predicted`, `sgd:50`, ...
+/// The cheap scores of one architecture, by the way of scoring: `params`, `predicted`, `sgd:50`, ...
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CheapRow {
@@ -77,6 +77,9 @@ pub struct CheapRow {
     /// Ways of scoring.
     pub ways: BTreeMap<String, Measured>,
 }
+
+/// Names of the scores that need no image: parameters, multiply-accumulates and the most activations alive at once.
+pub const SIZES: [&str; 3] = ["params", "macs", "peak activations"];
 
 /// Names of the scores that weights have on images.
 pub const IMAGE_SCORES: [&str; 4] = ["accuracy", "loss", "noisy accuracy", "noisy loss"];
@@ -200,8 +203,8 @@ impl<'a> CheapScorer<'a> {
         for record in self.set.architectures().iter().filter(is_trained) {
             let missing = fidelities.iter().zip(&names).filter(|(_, name)| !is_known(record, name));
             let missing: Vec<Fidelity> = missing.map(|(fidelity, _)| *fidelity).collect();
-            let has_rest =
-                is_known(record, "params") && self.one_batch.iter().all(|(name, _)| is_known(record, name));
+            let mut rest = SIZES.into_iter().chain(self.one_batch.iter().map(|(name, _)| *name));
+            let has_rest = rest.all(|name| is_known(record, name));
             if !missing.is_empty() || !has_rest {
                 jobs.push((record, missing));
             }
@@ -240,7 +243,8 @@ impl<'a> CheapScorer<'a> {
         let began = Instant::now();
         let cost = network.cost();
         let seconds = began.elapsed().as_secs_f64();
-        for (name, value) in [("params", cost.params), ("macs", cost.macs)] {
+        let sizes = [cost.params, cost.macs, cost.peak_activations];
+        for (name, value) in SIZES.into_iter().zip(sizes) {
             let scores = BTreeMap::from([(name.to_owned(), value as f64)]);
             ways.insert(name.to_owned(), Measured { scores, seconds, macs: 0.0 });
         }

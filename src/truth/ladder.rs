@@ -4,7 +4,7 @@
 //! would have given, and what they would have cost.
 
 use super::cheap::CheapRow;
-use crate::score::Fidelity;
+use crate::score::{Fidelity, vote};
 use crate::{Error, Result};
 use std::fmt;
 use std::str::FromStr;
@@ -82,9 +82,9 @@ impl Stages {
     }
 
     /// The order by the score named `score`: who reached a later stage stands before all who did not, and those of a
-    /// stage stand in the order of their scores there. None if a fidelity was not measured for someone who reaches
-    /// it.
-    pub fn run(&self, rows: &[CheapRow], score: &str) -> Option<Staged> {
+    /// stage stand in the order of their scores there, or of the vote of these and of the sizes named `voters`. None if
+    /// a fidelity was not measured for someone who reaches it.
+    pub fn run(&self, rows: &[CheapRow], score: &str, voters: &[&str]) -> Option<Staged> {
         let mut at = (0..rows.len()).collect::<Vec<usize>>();
         let mut result = Staged { order: vec![None; rows.len()], seconds: 0.0, macs: 0.0 };
         for (stage, (fidelity, count)) in self.0.iter().enumerate() {
@@ -96,23 +96,33 @@ impl Stages {
                 result.macs += measured.macs;
             }
             // One that failed here stands behind the others of its stage.
-            let value = |i: usize| rows[i].ways.get(&name).and_then(|way| way.scores.get(score)).copied();
+            let of = |i: usize, way: &str, score: &str| {
+                rows[i].ways.get(way).and_then(|measured| measured.scores.get(score)).copied()
+            };
             if stage == 0 {
-                at.retain(|&i| value(i).is_some());
+                at.retain(|&i| of(i, &name, score).is_some());
             }
-            at.sort_by(|&i, &j| {
-                let [a, b] = [i, j].map(|i| value(i).unwrap_or(f64::NEG_INFINITY));
-                b.total_cmp(&a)
-            });
+            if at.is_empty() {
+                break;
+            }
+            let column = |way: &str, score: &str| at.iter().map(|&i| of(i, way, score)).collect();
+            let votes = voters.iter().map(|voter| column(voter, voter));
+            let all: Vec<Vec<Option<f64>>> = std::iter::once(column(&name, score)).chain(votes).collect();
+            let mut ranked: Vec<(f64, usize)> = vote(&all).into_iter().zip(at).collect();
+            if !voters.is_empty() {
+                let failed = |i: usize| of(i, &name, score).is_none();
+                ranked.iter_mut().filter(|(_, i)| failed(*i)).for_each(|(rank, _)| *rank = 0.0);
+            }
+            ranked.sort_by(|a, b| b.0.total_cmp(&a.0));
             // Places of this stage are the first; those behind keep theirs.
             let mut place = 0;
-            let mut before = None;
-            for (position, &i) in at.iter().enumerate() {
-                if before != Some(value(i)) {
-                    (place, before) = (position, Some(value(i)));
+            for (position, &(rank, i)) in ranked.iter().enumerate() {
+                if position == 0 || rank != ranked[position - 1].0 {
+                    place = position;
                 }
                 result.order[i] = Some(-(place as f64));
             }
+            at = ranked.into_iter().map(|(_, i)| i).collect();
         }
         Some(result)
     }
@@ -147,12 +157,35 @@ mod tests {
             row(5, &[("predicted", Some(0.5)), ("sgd:5", None)]),
         ];
         let stages: Stages = "predicted,sgd:5=3".parse().unwrap();
-        let staged = stages.run(&rows, "accuracy").unwrap();
+        let staged = stages.run(&rows, "accuracy", &[]).unwrap();
         assert_eq!(staged.order, [Some(-3.0), Some(-1.0), Some(0.0), Some(-3.0), None, Some(-2.0)]);
         assert_eq!((staged.seconds, staged.macs), (18.0, 90.0));
         // The third of the first stage was not measured at the second.
         let lacking: Stages = "predicted,sgd:5=5".parse().unwrap();
-        assert_eq!(lacking.run(&rows, "accuracy"), None);
+        assert_eq!(lacking.run(&rows, "accuracy", &[]), None);
+    }
+
+    #[test]
+    fn sizes_vote_in_every_stage() {
+        let sized = |id, size: f64, predicted, trained| {
+            let mut row = row(id, &[("predicted", Some(predicted)), ("sgd:5", trained)]);
+            let scores = BTreeMap::from([("params".to_owned(), size)]);
+            row.ways.insert("params".to_owned(), Measured { scores, seconds: 0.0, macs: 0.0 });
+            row
+        };
+        // Ranks of size and score: 1 + 4, 4 + 2, 3 + 3, 2 + 1.
+        let rows = [
+            sized(0, 1.0, 0.9, Some(0.9)),
+            sized(1, 9.0, 0.3, Some(0.6)),
+            sized(2, 5.0, 0.5, None),
+            sized(3, 2.0, 0.1, Some(0.9)),
+        ];
+        let stages: Stages = "predicted".parse().unwrap();
+        let order = |stages: &Stages| stages.run(&rows, "accuracy", &["params"]).unwrap().order;
+        assert_eq!(order(&stages), [Some(-2.0), Some(0.0), Some(0.0), Some(-3.0)]);
+        // The first two go on; one of them fails and stands behind the other.
+        let stages: Stages = "predicted,sgd:5=2".parse().unwrap();
+        assert_eq!(order(&stages), [Some(-2.0), Some(0.0), Some(-1.0), Some(-3.0)]);
     }
 
     #[test]

@@ -2,10 +2,10 @@
 //!
 //! In: the truth, cheap scores. Out: [`Method`]s, to be compared with the truth.
 
-use super::cheap::CheapRow;
+use super::cheap::{CheapRow, IMAGE_SCORES, SIZES};
 use super::ladder::Stages;
 use super::set::TruthSet;
-use crate::score::mean_ranks;
+use crate::score::vote;
 use std::collections::BTreeSet;
 
 /// What a ranking is measured against: each architecture's means over its trainings.
@@ -36,6 +36,15 @@ pub struct Method {
     pub seconds: f64,
     /// Multiply-accumulates for all architectures.
     pub macs: f64,
+}
+
+impl Method {
+    /// The way of scoring, without the name of the score: `sgd:50` of `sgd:50 accuracy`.
+    pub fn way(&self) -> &str {
+        let scores = IMAGE_SCORES.iter().rev().chain(&["training loss"]);
+        let mut ways = scores.filter_map(|score| self.name.strip_suffix(score)?.strip_suffix(' '));
+        ways.next().unwrap_or(&self.name)
+    }
 }
 
 impl Truth {
@@ -91,7 +100,7 @@ pub fn single_methods(truth: &Truth, rows: &[CheapRow]) -> Vec<Method> {
 
 fn kind_of(way: &str) -> &'static str {
     match way.split(':').next() {
-        Some("params" | "macs") => "size",
+        Some(way) if SIZES.contains(&way) => "size",
         Some("predicted") => "GHN-2",
         Some("sgd") => "SGD from GHN-2",
         Some("he") => "SGD from He",
@@ -104,42 +113,64 @@ fn in_order<'a>(truth: &Truth, rows: &'a [CheapRow]) -> Vec<Option<&'a CheapRow>
     truth.ids.iter().map(|id| rows.iter().find(|row| row.id == *id)).collect()
 }
 
-/// The stages as methods, one by accuracy and one by noisy accuracy; none if a score is missing.
+/// The stages as methods, by accuracy and by noisy accuracy, each alone and in a vote with [`VOTERS`]; none if a score
+/// is missing.
 pub fn staged_methods(truth: &Truth, rows: &[CheapRow], stages: &Stages) -> Vec<Method> {
     let Some(rows) =
         in_order(truth, rows).into_iter().map(Option::<&CheapRow>::cloned).collect::<Option<Vec<_>>>()
     else {
         return Vec::new();
     };
-    let method = |score: &str| {
-        let staged = stages.run(&rows, score)?;
-        Some(Method {
-            name: format!("{stages} {score}"),
-            kind: "staged",
-            scores: staged.order,
-            seconds: staged.seconds,
-            macs: staged.macs,
-        })
+    let method = |(voters, score): (&[&str], &str)| {
+        let staged = stages.run(&rows, score, voters)?;
+        let (name, kind) = match voters {
+            [] => (format!("{stages} {score}"), "staged"),
+            _ => (format!("{stages} {}", voted(score)), "staged vote"),
+        };
+        Some(Method { name, kind, scores: staged.order, seconds: staged.seconds, macs: staged.macs })
     };
-    ["accuracy", "noisy accuracy"].into_iter().filter_map(method).collect()
+    let scores = ["accuracy", "noisy accuracy"];
+    [&[][..], &VOTERS].into_iter().flat_map(|voters| scores.map(|s| (voters, s))).filter_map(method).collect()
 }
 
-/// The mean of the ranks that two methods give; each counts as run.
-pub fn mean_of(a: &Method, b: &Method) -> Method {
-    let both: Vec<bool> = a.scores.iter().zip(&b.scores).map(|(a, b)| a.is_some() && b.is_some()).collect();
-    let ranks = |method: &Method| {
-        let values = method.scores.iter().zip(&both).filter(|pair| *pair.1).filter_map(|pair| *pair.0);
-        mean_ranks(&values.collect::<Vec<f64>>())
-    };
-    let (x, y) = (ranks(a), ranks(b));
-    let mut means = x.iter().zip(&y).map(|(x, y)| (x + y) / 2.0);
-    Method {
-        name: format!("mean rank: {}, {}", a.name, b.name),
-        kind: "mean rank",
-        scores: both.iter().map(|both| if *both { means.next() } else { None }).collect(),
-        seconds: a.seconds + b.seconds,
-        macs: a.macs + b.macs,
+/// Sizes that vote with a score about the order of architectures: every score misjudges large networks, which learn
+/// slowly and win in the end.
+pub const VOTERS: [&str; 2] = ["params", "peak activations"];
+
+fn voted(score: &str) -> String {
+    format!("{score} + {}", VOTERS.join(" + "))
+}
+
+/// What several methods say together ([`vote`]): the mean of the ranks that they give. Each counts as run, those of the
+/// same way once. Where one gives no score, neither does the vote.
+///
+/// # Panics
+/// If no method is given.
+pub fn vote_of(methods: &[&Method], kind: &'static str) -> Method {
+    let architectures = methods[0].scores.len();
+    let known: Vec<usize> =
+        (0..architectures).filter(|&i| methods.iter().all(|method| method.scores[i].is_some())).collect();
+    let voters: Vec<Vec<Option<f64>>> =
+        methods.iter().map(|method| known.iter().map(|&i| method.scores[i]).collect()).collect();
+    let mut scores = vec![None; architectures];
+    known.iter().zip(vote(&voters)).for_each(|(&i, mean)| scores[i] = Some(mean));
+    let names: Vec<&str> = methods.iter().map(|method| method.name.as_str()).collect();
+    let [seconds, macs] = cost_of(methods);
+    Method { name: names.join(" + "), kind, scores, seconds, macs }
+}
+
+/// Seconds and multiply-accumulates of methods, of which those of the same way are run once.
+pub(super) fn cost_of(methods: &[&Method]) -> [f64; 2] {
+    let mut run: Vec<&Method> = Vec::new();
+    for &method in methods {
+        let is_same = |other: &&Method| {
+            other.way() == method.way() && (other.macs, other.seconds) == (method.macs, method.seconds)
+        };
+        if !run.iter().any(is_same) {
+            run.push(method);
+        }
     }
+    [run.iter().map(|method| method.seconds).sum(), run.iter().map(|method| method.macs).sum()]
 }
 
 /// The validation accuracy after each whole epoch of the full training but the last.

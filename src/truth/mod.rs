@@ -10,13 +10,15 @@ mod fill;
 mod ladder;
 mod methods;
 mod rows;
+mod selection;
 mod set;
 mod workers;
 
-pub use cheap::{CheapPlan, CheapRow, CheapScorer, IMAGE_SCORES, Measured, OneBatchScore, read_cheap};
+pub use cheap::{CheapPlan, CheapRow, CheapScorer, IMAGE_SCORES, Measured, OneBatchScore, SIZES, read_cheap};
 pub use config::{Recipe, TruthConfig, TruthEvaluation};
 pub use fill::{FillObserver, FillOptions, fill};
 pub use ladder::{Staged, Stages};
-pub use methods::{Method, Truth, epoch_methods, mean_of, repeated, single_methods, staged_methods};
+pub use methods::{Method, Truth, VOTERS, epoch_methods, repeated, single_methods, staged_methods, vote_of};
 pub use rows::{CurvePoint, TruthRow};
+pub use selection::{Selection, select_on_half};
 pub use set::TruthSet;

@@ -216,6 +216,9 @@ pub(super) fn settings(study: &ReportedStudy) -> String {
     if let Some(predictor) = settings.predictor {
         row("Predictor", format!("picks one of {} proposals, once it can", predictor.proposals));
     }
+    if settings.vote {
+        row("Vote", "parameters and peak activations vote with the score about who is trained longer".into());
+    }
     row("Seed", settings.seed.to_string());
     row("Budget of the first session", worded(&serde_json::to_value(record.budget).unwrap_or_default()));
     row("Limits", worded(&serde_json::to_value(settings.limits).unwrap_or_default()));

@@ -41,17 +41,20 @@ impl Driver<'_> {
             trials.iter().filter(|trial| trial.state == TrialState::Finished).collect();
         let ranked = ranked_at(trials, self.plan.objective, Fidelity::Predicted)?;
         let steps = |fidelity| self.plan.evaluator.steps(fidelity).filter(|&steps| steps > 0);
-        // Scoring takes as long with other weights; who was dropped early tells too little.
+        // Scoring takes as long with other weights, on as many images; who was dropped early tells too little.
         let scored = finished.iter().filter(|trial| trial.dropped_by.is_none());
         let scoring_s = mean(&scored.filter_map(|trial| trial.wall_s).collect::<Vec<f64>>()).unwrap_or(0.0);
         let workers = self.plan.workers as f64;
         let highest = trials.iter().map(Trial::fidelity).max().unwrap_or(Fidelity::Predicted);
+        let scoring_of_highest_s = scoring_s * self.plan.evaluator.eval_times(highest);
         let of_trainings: Vec<f64> = trials
             .iter()
             .filter_map(|trial| trial.refinement(highest))
             .filter_map(|refined| {
                 Some(
-                    (refined.wall_s - scoring_s).max(0.1 * refined.wall_s) / steps(highest)? as f64 / workers,
+                    (refined.wall_s - scoring_of_highest_s).max(0.1 * refined.wall_s)
+                        / steps(highest)? as f64
+                        / workers,
                 )
             })
             .collect();

@@ -4,7 +4,7 @@ use super::{Driver, Job, Step};
 use crate::score::{Bar, Fidelity, Scores};
 use crate::search::{Ladder, Limits, Metric, Objective, Outcome, StopReason};
 use crate::space::CellArchitecture;
-use crate::study::stages::{bar, taken};
+use crate::study::stages::{CHOICE, Choice, bar};
 use crate::study::{Event, StageRecord, now_ms};
 use crate::{Error, Result};
 use std::collections::VecDeque;
@@ -61,7 +61,11 @@ impl Driver<'_> {
         let spare = if is_planned && stage + 1 == ladder.stages().len() { SPARE } else { 0 };
         let foretell = |scored: &[(&CellArchitecture, f64)]| self.strategy.foretell(scored);
         let trials = match fidelity.is_refined() {
-            true => taken(self.study.trials(), self.plan.objective, &ladder, stage, spare, &foretell)?,
+            true => {
+                let choice =
+                    Choice { objective: self.plan.objective, foretell: &foretell, vote: self.plan.vote };
+                choice.taken(self.study.trials(), &ladder, stage, spare)?
+            }
             false => Vec::new(),
         };
         let forecast = if stage > 0 { self.strategy.forecast()? } else { None };
@@ -124,10 +128,12 @@ impl Driver<'_> {
         let trial = &self.study.trials()[trial as usize];
         let by_steps = trial.refined.last().and_then(|own| {
             let times = steps(fidelity)? as f64 / steps(own.fidelity)? as f64;
-            // Scoring takes no longer with other weights.
+            // Scoring takes no longer with other weights, on as many images.
             let scored = trial.wall_s.filter(|_| trial.dropped_by.is_none()).unwrap_or(0.0);
-            let training_s = (own.wall_s - scored).max(0.1 * own.wall_s);
-            Some(SLACK * (own.wall_s - training_s + training_s * times))
+            let eval_times = |fidelity| self.plan.evaluator.eval_times(fidelity);
+            let training_s = (own.wall_s - scored * eval_times(own.fidelity)).max(0.1 * own.wall_s);
+            let scoring_s = (own.wall_s - training_s) * eval_times(fidelity) / eval_times(own.fidelity);
+            Some(SLACK * (scoring_s + training_s * times))
         });
         by_steps.or_else(|| {
             let all = self.study.trials().iter().flat_map(|trial| &trial.refined);
@@ -139,7 +145,7 @@ impl Driver<'_> {
 
     /// What trial `number` has to reach to be scored on all images; the same whenever it is asked.
     pub(super) fn bar(&self, number: u64) -> Option<Bar> {
-        let count = self.plan.ladder?.widest()?;
+        let count = self.plan.ladder?.widest()?.saturating_mul(if self.plan.vote { CHOICE } else { 1 });
         // Who is to be trained may be somebody else than the best with predicted weights.
         let is_chosen = |record: &StageRecord| record.forecast.is_some_and(|forecast| forecast.chooses);
         if self.study.stages().iter().any(|record| record.after <= number && is_chosen(record)) {

@@ -16,6 +16,7 @@ fn settings() -> SearchSettings {
         warm_start: vec![architecture(8, 3, Op::Conv3x3)],
         ladder: None,
         predictor: None,
+        vote: false,
     }
 }
 

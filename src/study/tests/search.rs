@@ -17,6 +17,7 @@ pub(super) struct Setup {
     pub(super) objective: Objective,
     pub(super) limits: Limits,
     pub(super) ladder: Option<Ladder>,
+    pub(super) vote: bool,
     pub(super) warm_start: Vec<CellArchitecture>,
     pub(super) budget: Budget,
     pub(super) seed: u64,
@@ -32,6 +33,7 @@ pub(super) fn setup(strategy: &StrategySettings) -> Setup {
         objective: objective(strategy),
         limits: Limits { max_params: Some(30_000), max_latency_ms: Some(8.0), ..Limits::default() },
         ladder: None,
+        vote: false,
         warm_start: Vec::new(),
         budget: Budget { trials: Some(40), ..Budget::default() },
         seed: 7,
@@ -64,6 +66,7 @@ impl Setup {
     ) -> Result<StopReason> {
         let plan = Plan {
             ladder: self.ladder.as_ref(),
+            vote: self.vote,
             weights: None,
             space: &FormulaSpace { sizes: self.sizes },
             evaluator,
@@ -481,11 +484,13 @@ fn settings_changed_behind_the_back_of_a_study_are_named() {
         warm_start: Vec::new(),
         ladder: None,
         predictor: None,
+        vote: false,
     };
     let memory = Memory::default();
     let run_with = |seed: u64| {
         let plan = Plan {
             ladder: None,
+            vote: false,
             weights: None,
             space: &FormulaSpace { sizes: 9 },
             evaluator: &FormulaEvaluator::default(),

@@ -74,6 +74,48 @@ fn every_stage_takes_the_best_of_the_fidelity_below_and_at_most_half() {
 }
 
 #[test]
+fn sizes_vote_about_who_is_trained() {
+    let setup = |vote: bool| Setup {
+        objective: "accuracy".parse().unwrap(),
+        vote,
+        ..staged(&StrategySettings::Random, "predicted,sgd:5=8,sgd:50=3")
+    };
+    let run = |vote: bool| {
+        let mut study = study_in(&Memory::default());
+        setup(vote).run(&mut study).unwrap();
+        study
+    };
+    let study = run(true);
+    // Places from 1, the lowest value first.
+    let place = |of: &dyn Fn(&Trial) -> f64, pool: &[&Trial], own: &Trial| -> f64 {
+        let below = pool.iter().filter(|trial| of(trial) < of(own)).count();
+        let equal = pool.iter().filter(|trial| of(trial) == of(own)).count();
+        below as f64 + (equal + 1) as f64 / 2.0
+    };
+    let params = |trial: &Trial| trial.scores.params.unwrap() as f64;
+    let peak = |trial: &Trial| trial.scores.peak_activations.unwrap() as f64;
+    for (stage, source) in [(1, Fidelity::Predicted), (2, sgd(5))] {
+        let value = |trial: &Trial| trial.value_at(source).unwrap();
+        let scored = |trial: &&Trial| trial.value_at(source).is_some();
+        let mut pool: Vec<&Trial> = study.trials().iter().filter(scored).collect();
+        pool.sort_by(|a, b| value(b).total_cmp(&value(a)).then(a.number.cmp(&b.number)));
+        if stage == 1 {
+            pool.truncate(pool.len().div_ceil(2));
+        }
+        let votes = |trial: &Trial| {
+            place(&value, &pool, trial) + place(&params, &pool, trial) + place(&peak, &pool, trial)
+        };
+        let mut expected: Vec<&Trial> = pool.clone();
+        expected.sort_by(|a, b| votes(b).total_cmp(&votes(a)).then(a.number.cmp(&b.number)));
+        let taken = &study.stages()[stage].trials;
+        let expected: Vec<u64> = expected.iter().take(taken.len()).map(|trial| trial.number).collect();
+        assert_eq!(taken, &expected, "stage {stage}");
+        assert_eq!(taken.len(), if stage == 1 { 8 } else { 3 });
+    }
+    assert_ne!(run(false).stages()[1].trials, study.stages()[1].trials, "the vote changes nothing");
+}
+
+#[test]
 fn a_training_that_fails_is_recorded_and_goes_no_higher() {
     let setup = staged(&StrategySettings::Random, "predicted,sgd:5=20,sgd:50=20");
     let setup = Setup { sizes: 64, seed: 11, ..setup };
