@@ -222,8 +222,10 @@ impl Figure for MethodsFigure<'_> {
             (marks[0], "with the accuracy after training".to_owned()),
             (marks[1], "with the noisy accuracy after training".to_owned()),
         ];
-        let explanation =
-            format!("{}; bars: 95 % of bootstrap samples; per cent: cost of training all", self.subject);
+        let explanation = format!(
+            "{}; bars: 95 % of bootstrap samples; per cent: cost, in MACs of training all",
+            self.subject
+        );
         canvas.head("Kendall's tau of rankings with the truth", &explanation, &legend)?;
         let body = canvas.body();
         let (names, charts) = body.split_horizontally(canvas.px(NAMES));
@@ -261,7 +263,7 @@ impl Figure for MethodsFigure<'_> {
         let size = (height / canvas.scale * 0.8).clamp(6.0, 13.0);
         let style = canvas.font(size, &INK).pos(Pos::new(HPos::Right, VPos::Center));
         for (i, row) in self.rows.iter().enumerate() {
-            let cost = match row.seconds_share {
+            let cost = match row.macs_share {
                 share if !share.is_finite() || share < 5e-4 => String::new(),
                 share => format!("  {:.1} %", 100.0 * share),
             };

@@ -161,7 +161,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let csv = args.out.join("ranking.csv");
     write_csv(&methods_frame(&compared)?, &csv)?;
     let subject = format!("{} architectures of the space {}", truth.ids.len(), set.config().space);
-    let plots = methods_plot(&for_plot(&compared), &subject, &args.out.join("ranking"))?;
+    let votes = format!("{subject}; sizes: vote of {}", VOTERS.join(" and "));
+    let plots = methods_plot(&for_plot(&compared), &votes, &args.out.join("ranking"))?;
     let mut text = methods_table(&compared, options.top);
     text += &format!(
         "{subject}, each trained on {images_of_a_training} images in {:.0} s; regret in percentage points\n",
@@ -273,18 +274,23 @@ fn select(truth: &Truth, methods: &[Method], seed: u64) -> Option<String> {
 /// A line for each way of ranking: in the plot of each truth the score that fits it, the accuracy with the clean and
 /// the noisy accuracy with the noisy one.
 fn for_plot(rows: &[MethodRow]) -> Vec<MethodRow> {
+    let sizes = format!(" + {}", VOTERS.join(" + "));
     let mut shown = Vec::new();
-    for row in rows {
-        let fits = |score: &str| row.name.strip_suffix(score).map(str::to_owned);
-        if fits(" loss").is_some() || row.kind == "vote of two" || fits(" noisy accuracy").is_some() {
+    for row in rows.iter().filter(|row| row.kind != "vote of two") {
+        let (name, votes) = match row.name.strip_suffix(&sizes) {
+            Some(name) => (name, &*sizes),
+            None => (&*row.name, ""),
+        };
+        if name.ends_with(" loss") || name.ends_with(" noisy accuracy") {
             continue;
         }
         let mut row = row.clone();
-        if let Some(way) = fits(" accuracy") {
-            if let Some(noisy) = rows.iter().find(|other| other.name == format!("{way} noisy accuracy")) {
+        if let Some(way) = name.strip_suffix(" accuracy") {
+            let noisy = format!("{way} noisy accuracy{votes}");
+            if let Some(noisy) = rows.iter().find(|other| other.name == noisy) {
                 row.noisy = noisy.noisy;
             }
-            row.name = way;
+            row.name = if votes.is_empty() { way.to_owned() } else { format!("{way} + sizes") };
         }
         shown.push(row);
     }
