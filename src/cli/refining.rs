@@ -11,8 +11,9 @@ use std::path::Path;
 #[derive(Debug, clap::Args)]
 pub(super) struct LadderArgs {
     /// Train the best candidates, in stages that take a third of them each: 30 % of the time finds candidates with
-    /// predicted weights, the rest trains; counts and steps fit the time and the measured speed, so that five reach the
-    /// last stage. Without a budget of time: 100 steps of SGD for 27, 400 for 9, 1600 for 3, and 1 to the end
+    /// predicted weights, the rest trains from He's random weights; counts and steps fit the time and the measured speed,
+    /// so that five reach the last stage. Without a budget of time: 100 steps of SGD for 27, 400 for 9, 1600 for 3, and 1
+    /// to the end
     #[arg(long, conflicts_with = "fidelities")]
     refine: bool,
     /// The stages instead, or a file with one on each line: FIDELITY[=CANDIDATES][@SHARE OF THE TIME], as in
@@ -37,9 +38,12 @@ pub(super) struct TrainingArgs {
     /// Images in a batch of training [default: 64]
     #[arg(long, value_name = "N")]
     train_batch: Option<usize>,
-    /// Learning rate of training, which falls along half a cosine [default: 0.025]
+    /// Learning rate of training from predicted weights, which falls along half a cosine [default: 0.025]
     #[arg(long, value_name = "RATE")]
     lr: Option<f64>,
+    /// The same from He's random weights [default: 0.05]
+    #[arg(long, value_name = "RATE")]
+    he_lr: Option<f64>,
 }
 
 impl LadderArgs {
@@ -98,6 +102,7 @@ impl TrainingArgs {
                 ("--epochs", self.epochs.is_some()),
                 ("--train-batch", self.train_batch.is_some()),
                 ("--lr", self.lr.is_some()),
+                ("--he-lr", self.he_lr.is_some()),
             ];
             if let Some((flag, _)) = given.into_iter().find(|(_, is_given)| *is_given) {
                 bail!("{flag}: no weights are trained; give --refine, --fidelities or --fidelity too");
@@ -110,6 +115,7 @@ impl TrainingArgs {
         set(&mut refinement.epochs, &self.epochs);
         set(&mut refinement.batch, &self.train_batch);
         set(&mut refinement.lr, &self.lr);
+        refinement.he_lr = self.he_lr.or(refinement.he_lr);
         Ok(())
     }
 }

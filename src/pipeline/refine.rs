@@ -35,8 +35,11 @@ pub struct RefinementSettings {
     pub epochs: u64,
     /// Images in a batch.
     pub batch: usize,
-    /// Learning rate at the beginning.
+    /// Learning rate at the beginning, from predicted weights.
     pub lr: f64,
+    /// The same from He's random weights; none is `lr`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub he_lr: Option<f64>,
     /// Seed of the order of the images, of augmentation and of random initial weights.
     pub seed: u64,
     /// Weights that were trained for long are scored on so many times [`EvaluationSettings::eval_images`] validation
@@ -55,7 +58,7 @@ const SCORING: f64 = 0.25;
 
 impl Default for RefinementSettings {
     fn default() -> Self {
-        RefinementSettings { epochs: 10, batch: 64, lr: 0.025, seed: 0, eval_times: 4 }
+        RefinementSettings { epochs: 10, batch: 64, lr: 0.025, he_lr: Some(0.05), seed: 0, eval_times: 4 }
     }
 }
 
@@ -83,8 +86,13 @@ impl Refinery {
     ) -> Result<Refinery> {
         let train_on = if data.train.is_some() { TrainOn::Train } else { TrainOn::Validation };
         let arch = Architecture::Torchvision("resnet18".into());
-        let training = training(&settings, evaluation, train_on, record(&arch, 0), settings.epochs);
+        let with = |lr: f64| {
+            let settings = RefinementSettings { lr, ..settings.clone() };
+            training(&settings, evaluation, train_on, record(&arch, 0), settings.epochs)
+        };
+        let training = with(settings.lr);
         training.check()?;
+        settings.he_lr.map_or(Ok(()), |lr| with(lr).check())?;
         let (train, validation) = training.split(&data)?;
         if train.len() < 2 {
             return Err(Error::Config(format!("{} has too few images to train on", data.name)));
@@ -107,6 +115,14 @@ impl Refinery {
             Fidelity::Predicted => 0,
             Fidelity::He { steps } | Fidelity::Sgd { steps } => steps,
             Fidelity::Trained => self.settings.epochs * self.steps_per_epoch,
+        }
+    }
+
+    /// Learning rate of a fidelity.
+    fn lr(&self, fidelity: Fidelity) -> f64 {
+        match fidelity {
+            Fidelity::He { .. } => self.settings.he_lr.unwrap_or(self.settings.lr),
+            _ => self.settings.lr,
         }
     }
 
@@ -207,7 +223,7 @@ impl GhnEvaluator {
                 _ => format!("ghn {source}, {fidelity}"),
             },
             ..training(
-                &refinery.settings,
+                &RefinementSettings { lr: refinery.lr(fidelity), ..refinery.settings.clone() },
                 &self.settings,
                 refinery.train_on,
                 record(arch, self.classes),

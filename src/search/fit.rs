@@ -4,8 +4,10 @@
 //! the first candidates are found, and again whenever a stage begins, with the speed of all trainings so far.
 //!
 //! Successive halving: five candidates in the last stage, three times as many at a third of the steps in the stage
-//! before it, and so on; every stage takes the same time, and there are as many as leave the first one at least 20
-//! steps. If that one is large enough for a predictor to learn from, it is cut in two with another search for
+//! before it, and so on; every stage takes the same time, and there are as many as leave the first one at least 60
+//! steps. They train from He's random weights: candidates were found by their predicted weights, and steps that begin
+//! at these would repeat their verdict. Time for one stage only is spent on steps from predicted weights, which are the
+//! best that few steps can give. If the first stage is large enough for a predictor to learn from, it is cut in two with another search for
 //! candidates between. Where training to the end fits into the last stage, that is it, with as many candidates as fit.
 
 use super::ladder::{Ladder, Stage};
@@ -18,7 +20,7 @@ const RATIO: u64 = 3;
 /// Stages of training at most.
 const RUNGS: u32 = 4;
 /// Steps of the first stage at least, where there are several.
-const STEPS: f64 = 20.0;
+const STEPS: f64 = 60.0;
 /// Part of the time left that is planned for; the rest is for candidates that are slower than the mean.
 const FILL: f64 = 0.95;
 /// Part of the time for training that goes to the second search for candidates.
@@ -27,6 +29,11 @@ const SEARCH: f64 = 0.12;
 const WORTH: f64 = 1.5;
 /// Candidates of the first stage, if it is cut in two, beyond what a predictor needs: some trainings may fail.
 const SPARE: u64 = 2;
+
+/// The fidelity of so many steps.
+type From = fn(u64) -> Fidelity;
+const HE: From = |steps| Fidelity::He { steps };
+const PREDICTED: From = |steps| Fidelity::Sgd { steps };
 
 /// How fast candidates are trained, and what else decides a plan.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -58,13 +65,13 @@ impl Speed {
         count as f64 * (steps as f64 * self.step_s + self.scoring_s)
     }
 
-    /// A stage of `seconds` that trains `count` candidates, fewer if they could not take `least` steps; training to the
-    /// end, if there is time for it. Nothing if not even one could take them.
-    fn stage(&self, seconds: f64, count: u64, least: f64) -> Option<Stage> {
+    /// A stage of `seconds` that trains `count` candidates `from` some weights, fewer if they could not take `least`
+    /// steps; training to the end, if there is time for it. Nothing if not even one could take them.
+    fn stage(&self, seconds: f64, count: u64, least: f64, from: From) -> Option<Stage> {
         let count = (1..=count).rev().find(|&count| self.steps(seconds, count) >= least.max(1.0))?;
         let steps = self.steps(seconds, count) as u64;
         let (fidelity, count) = match self.whole.filter(|&whole| steps >= whole) {
-            None => (Fidelity::Sgd { steps }, count),
+            None => (from(steps), count),
             Some(whole) => {
                 let fitting = (seconds / self.seconds(whole, 1)) as u64;
                 (Fidelity::Trained, fitting.clamp(count, self.candidates.div_ceil(2).max(count)))
@@ -81,11 +88,12 @@ impl Speed {
         let rungs = rest.iter().filter(|stage| stage.count.is_some()).count();
         if rungs == 0 {
             // The last takes fewer candidates rather than fewer steps, and more only if they are trained to the end.
-            return self.stage(seconds, count.min(TOP), least);
+            let is_alone = stages.iter().all(|stage| stage.count.is_none());
+            return self.stage(seconds, count.min(TOP), least, if is_alone { PREDICTED } else { HE });
         }
         let most = self.whole.map_or(f64::INFINITY, |whole| whole as f64 / (RATIO as f64).powi(rungs as i32));
         let steps = self.steps(seconds, count).min(most);
-        let fidelity = Fidelity::Sgd { steps: steps as u64 };
+        let fidelity = Fidelity::He { steps: steps as u64 };
         let share = rounded(self.seconds(steps as u64, count).min(seconds));
         (steps >= least.max(1.0)).then_some(Stage { fidelity, count: Some(count), share })
     }
@@ -115,7 +123,7 @@ impl Ladder {
         let time = FILL * speed.left_s;
         let half = speed.candidates.div_ceil(2);
         let rungs = (1..=RUNGS).rev().find_map(|rungs| Ladder::rungs(rungs, time, half, speed));
-        match rungs.or_else(|| Some(vec![speed.stage(time, TOP.min(half), 1.0)?])) {
+        match rungs.or_else(|| Some(vec![speed.stage(time, TOP.min(half), 1.0, PREDICTED)?])) {
             Some(rungs) => stages.extend(rungs),
             // Not one step: candidates with predicted weights are all that there is time for.
             None => stages.push(searching(time)),
@@ -138,11 +146,11 @@ impl Ladder {
         for rung in 0..rungs {
             let count = TOP * RATIO.pow(rungs - 1 - rung);
             if rung + 1 == rungs {
-                stages.push(speed.stage(seconds, count, 1.0)?);
+                stages.push(speed.stage(seconds, count, 1.0, if rungs > 1 { HE } else { PREDICTED })?);
                 continue;
             }
             let most = most / RATIO.pow(rungs - 1 - rung) as f64;
-            let fidelity = Fidelity::Sgd { steps: speed.steps(seconds, count).min(most) as u64 };
+            let fidelity = Fidelity::He { steps: speed.steps(seconds, count).min(most) as u64 };
             let stage = |count, share| Stage { fidelity, count: Some(count), share: rounded(share) };
             match is_cut && rung == 0 {
                 true => {
@@ -241,6 +249,13 @@ mod tests {
         let alone = Ladder::fitting(&Speed { lessons: None, ..speed(1800.0, 0.1) });
         let counts: Vec<u64> = alone.stages().iter().filter_map(|stage| stage.count).collect();
         assert_eq!(counts, [45, 15, 5]);
+        // Whether one stage or several: where training begins.
+        let begins = |ladder: &Ladder| -> Vec<bool> {
+            let trained = ladder.stages().iter().filter(|stage| stage.count.is_some());
+            trained.map(|stage| matches!(stage.fidelity, Fidelity::He { .. })).collect()
+        };
+        assert_eq!(begins(&long), [true; 4]);
+        assert_eq!(begins(&Ladder::fitting(&speed(60.0, 0.1))), [false]);
     }
 
     #[test]

@@ -120,7 +120,7 @@ impl Ladder {
 }
 
 impl Default for Ladder {
-    /// `auto`, and without a budget of seconds: 30 % of the trials find candidates, 18 of which take 100 steps of SGD; 10
+    /// `auto`, and without a budget of seconds: 30 % of the trials find candidates, 18 of which take 100 steps of SGD from He's weights; 10
     /// % find more, with what was learned, until 27 have taken these steps; then 9 take 400 steps, 3 take 1,600 and 1
     /// is trained to the end.
     fn default() -> Ladder {
@@ -128,11 +128,11 @@ impl Default for Ladder {
         Ladder {
             stages: vec![
                 stage(Fidelity::Predicted, None, 0.3),
-                stage(Fidelity::Sgd { steps: 100 }, Some(18), 0.1),
+                stage(Fidelity::He { steps: 100 }, Some(18), 0.1),
                 stage(Fidelity::Predicted, None, 0.1),
-                stage(Fidelity::Sgd { steps: 100 }, Some(27), 0.05),
-                stage(Fidelity::Sgd { steps: 400 }, Some(9), 0.15),
-                stage(Fidelity::Sgd { steps: 1600 }, Some(3), 0.15),
+                stage(Fidelity::He { steps: 100 }, Some(27), 0.05),
+                stage(Fidelity::He { steps: 400 }, Some(9), 0.15),
+                stage(Fidelity::He { steps: 1600 }, Some(3), 0.15),
                 stage(Fidelity::Trained, Some(1), 0.15),
             ],
             is_auto: true,

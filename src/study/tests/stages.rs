@@ -325,7 +325,7 @@ fn stages_that_fit_use_the_budget_and_are_kept_by_a_resume() {
     counted.run(&mut study).unwrap();
     assert!(study.stages().iter().all(|record| record.ladder.is_none()));
     let at = |fidelity| study.trials().iter().filter(|trial| trial.refinement(fidelity).is_some()).count();
-    assert!((18..=27).contains(&at(sgd(100))) && at(Fidelity::Trained) == 1);
+    assert!((18..=27).contains(&at(Fidelity::He { steps: 100 })) && at(Fidelity::Trained) == 1);
 }
 
 /// Evolution with a predictor on channels, cells and the score with predicted weights.
