@@ -7,8 +7,9 @@
 //! before it, and so on; every stage takes the same time, and there are as many as leave the first one at least 60
 //! steps. They train from He's random weights: candidates were found by their predicted weights, and steps that begin
 //! at these would repeat their verdict. Time for one stage only is spent on steps from predicted weights, which are the
-//! best that few steps can give. If the first stage is large enough for a predictor to learn from, it is cut in two with another search for
-//! candidates between. Where training to the end fits into the last stage, that is it, with as many candidates as fit.
+//! best that few steps can give. If the first stage is large enough for a predictor to learn from, it is cut in two with
+//! another search for candidates between. Where training to the end fits into the last stage, that is it, with as many
+//! candidates as fit.
 
 use super::ladder::{Ladder, Stage};
 use crate::score::Fidelity;

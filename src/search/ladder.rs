@@ -120,9 +120,9 @@ impl Ladder {
 }
 
 impl Default for Ladder {
-    /// `auto`, and without a budget of seconds: 30 % of the trials find candidates, 18 of which take 100 steps of SGD from He's weights; 10
-    /// % find more, with what was learned, until 27 have taken these steps; then 9 take 400 steps, 3 take 1,600 and 1
-    /// is trained to the end.
+    /// `auto`, and without a budget of seconds: 30 % of the trials find candidates, 18 of which take 100 steps of SGD from
+    /// He's weights; 10 % find more, with what was learned, until 27 have taken these steps; then 9 take 400 steps, 3
+    /// take 1,600 and 1 is trained to the end.
     fn default() -> Ladder {
         let stage = |fidelity, count, share| Stage { fidelity, count, share };
         Ladder {
