@@ -156,6 +156,12 @@ fn a_search_with_training_resumes_exactly_and_gives_its_weights_away() {
     assert_eq!(Some(accuracy), of_search.scores.accuracy);
     let (_, error) = failed(&search(folder.path(), &["--trials", "1", "--epochs", "3"]));
     assert!(error.contains("--epochs: no weights are trained"), "{error}");
+    for (fidelity, flag) in [("he:3", "--lr"), ("sgd:3", "--he-lr")] {
+        let out =
+            foretell(folder.path()).args(["rank", "DARTS", "--fidelity", fidelity, flag, "0.1"]).output();
+        let error = String::from_utf8_lossy(&out.unwrap().stderr).into_owned();
+        assert!(error.contains(&format!("{flag}: {fidelity} begins at")), "{error}");
+    }
     let (_, error) = failed(&search(folder.path(), &["--trials", "1", "--fidelities", "sgd:3"]));
     assert!(error.contains("--fidelities: the first stage is sgd:3"), "{error}");
 }

@@ -72,6 +72,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     threads::limit(args.threads)?;
     let candidates = candidates::read(&args.architectures)?;
     let mut evaluation = args.scoring.over(default_evaluation())?;
+    args.training.check(args.fidelity)?;
     args.training.over(&mut evaluation, args.fidelity.is_refined(), args.train_seed)?;
     if let Some(by) = &args.by {
         let (ghn, images) = (evaluation.ghn.as_deref(), &evaluation.images[..]);

@@ -2,6 +2,7 @@
 
 use super::scoring::set;
 use crate::pipeline::{EvaluationSettings, RefinementSettings};
+use crate::score::Fidelity;
 use crate::search::{Ladder, Objective};
 use crate::study::PredictorSettings;
 use anyhow::{Context, bail};
@@ -89,6 +90,19 @@ impl LadderArgs {
 }
 
 impl TrainingArgs {
+    /// Refuses a learning rate of weights that `fidelity` does not begin at.
+    pub(super) fn check(&self, fidelity: Fidelity) -> anyhow::Result<()> {
+        match (fidelity, self.lr, self.he_lr) {
+            (Fidelity::He { .. }, Some(_), _) => {
+                bail!("--lr: {fidelity} begins at He's random weights; its learning rate is --he-lr")
+            }
+            (Fidelity::Sgd { .. } | Fidelity::Trained, _, Some(_)) => {
+                bail!("--he-lr: {fidelity} begins at predicted weights; its learning rate is --lr")
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Puts the settings of training in their place, where weights are trained (`is_refined`); `seed` is theirs unless
     /// a study has settings already.
     pub(super) fn over(
