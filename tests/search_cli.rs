@@ -162,6 +162,17 @@ fn a_search_with_training_resumes_exactly_and_gives_its_weights_away() {
         let error = String::from_utf8_lossy(&out.unwrap().stderr).into_owned();
         assert!(error.contains(&format!("{flag}: {fidelity} begins at")), "{error}");
     }
+    for (flag, reason) in [
+        (&["--fidelities", "predicted,sgd:3", "--he-lr", "0.1"][..], "--he-lr: no stage begins at He's"),
+        (&["--fidelities", "predicted,he:3", "--lr", "0.1"], "--lr: every stage begins at He's"),
+        (&["--parents", "trained"], "--parents trained: no weights are trained"),
+        (&["--strategy", "random", "--parents", "scored"], "--parents needs --strategy evolution"),
+        (&["--no-vote"], "--no-vote: no weights are trained"),
+        (&["--no-predictor"], "--no-predictor: no weights are trained"),
+    ] {
+        let (_, error) = failed(&search(folder.path(), &[&["--trials", "1"], flag].concat()));
+        assert!(error.contains(reason), "{flag:?}: {error}");
+    }
     let (_, error) = failed(&search(folder.path(), &["--trials", "1", "--fidelities", "sgd:3"]));
     assert!(error.contains("--fidelities: the first stage is sgd:3"), "{error}");
 }

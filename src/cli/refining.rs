@@ -3,7 +3,7 @@
 use super::scoring::set;
 use crate::pipeline::{EvaluationSettings, RefinementSettings};
 use crate::score::Fidelity;
-use crate::search::{Ladder, Objective};
+use crate::search::{Ladder, Objective, Stage};
 use crate::study::PredictorSettings;
 use anyhow::{Context, bail};
 use std::path::Path;
@@ -11,10 +11,11 @@ use std::path::Path;
 /// Flags of the stages of a search.
 #[derive(Debug, clap::Args)]
 pub(super) struct LadderArgs {
-    /// Train the best candidates, in stages that take a third of them each: 30 % of the time finds candidates with
+    /// Train the best candidates, in stages that take a third of them each or fewer: 20 % of the time finds candidates with
     /// predicted weights, the rest trains from He's random weights; counts and steps fit the time and the measured speed,
-    /// so that five reach the last stage. Without a budget of time: 100 steps of SGD for 27, 400 for 9, 1600 for 3, and 1
-    /// to the end
+    /// so that five reach the last stage, and where there is time the first stage goes in rounds with new candidates
+    /// between, bred from the best that were trained. Without a budget of time: 100 steps of SGD for 36 in two rounds, 400
+    /// for 9, 1600 for 3, and 1 to the end
     #[arg(long, conflicts_with = "fidelities")]
     refine: bool,
     /// The stages instead, or a file with one on each line: FIDELITY[=CANDIDATES][@SHARE OF THE TIME], as in
@@ -103,8 +104,43 @@ impl TrainingArgs {
         }
     }
 
+    /// Refuses a learning rate of weights that no stage of `ladder` begins at.
+    fn check_stages(&self, ladder: &Ladder) -> anyhow::Result<()> {
+        let from_random = |stage: &Stage| matches!(stage.fidelity, Fidelity::He { .. });
+        let mut refined = ladder.stages().iter().filter(|stage| stage.fidelity.is_refined());
+        // Stages that fit the time may be any.
+        if ladder.is_auto() {
+            return Ok(());
+        }
+        if self.he_lr.is_some() && !refined.clone().any(from_random) {
+            bail!("--he-lr: no stage begins at He's random weights, as he:N does");
+        }
+        if self.lr.is_some() && refined.all(from_random) {
+            bail!("--lr: every stage begins at He's random weights; their learning rate is --he-lr");
+        }
+        Ok(())
+    }
+
+    /// Puts the settings of training in the stages of `ladder` in their place.
+    ///
+    /// # Errors
+    /// As [`TrainingArgs::over`], or a learning rate that no stage has.
+    pub(super) fn over_stages(
+        &self,
+        evaluation: &mut EvaluationSettings,
+        ladder: Option<&Ladder>,
+        seed: u64,
+    ) -> anyhow::Result<()> {
+        let refining = ladder.filter(|ladder| ladder.is_refined());
+        refining.map_or(Ok(()), |ladder| self.check_stages(ladder))?;
+        self.over(evaluation, refining.is_some(), seed)
+    }
+
     /// Puts the settings of training in their place, where weights are trained (`is_refined`); `seed` is theirs unless
     /// a study has settings already.
+    ///
+    /// # Errors
+    /// Settings of training where there is none.
     pub(super) fn over(
         &self,
         evaluation: &mut EvaluationSettings,

@@ -377,7 +377,6 @@ impl Args {
         }
         set(&mut settings.seed, &self.seed);
         set(&mut settings.objective, &self.objective);
-        settings.strategy = self.strategy.over(settings.strategy)?;
         let Limits { max_params, max_macs, max_latency_ms } = &mut settings.limits;
         *max_params = self.max_params.or(*max_params);
         *max_macs = self.max_macs.or(*max_macs);
@@ -386,12 +385,16 @@ impl Args {
             settings.warm_start =
                 candidates::cells(&self.warm_start, self.warm_top).context("--warm-start")?;
         }
+        let refines = |ladder: &Option<Ladder>| ladder.as_ref().is_some_and(Ladder::is_refined);
+        let trained_before = refines(&settings.ladder);
         settings.ladder = self.ladder.over(settings.ladder)?;
+        let is_refined = refines(&settings.ladder);
+        let begins_to_train = is_refined && !trained_before;
+        settings.strategy = self.strategy.over(settings.strategy, is_refined, begins_to_train)?;
         let mut evaluation = self.scoring.over(evaluation)?;
-        let is_refined = settings.ladder.as_ref().is_some_and(Ladder::is_refined);
         settings.predictor = self.ladder.predictor(settings.predictor, is_refined, &settings.objective)?;
         settings.vote = self.ladder.vote(settings.vote, is_refined, &settings.objective)?;
-        self.training.over(&mut evaluation, is_refined, settings.seed)?;
+        self.training.over_stages(&mut evaluation, settings.ladder.as_ref(), settings.seed)?;
         settings.evaluation = evaluation_value(&evaluation).context("--ghn")?;
         Ok(settings)
     }

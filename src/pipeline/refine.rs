@@ -291,3 +291,80 @@ impl GhnEvaluator {
         Ok(scores)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::execute::Precision;
+    use crate::images::{ImageSet, Normalisation};
+    use std::sync::Arc;
+
+    /// 640 training and 100 validation images of one pixel.
+    fn refinery(with_train: bool, evaluation: &EvaluationSettings) -> Refinery {
+        let set = |count: usize| {
+            let plain = Normalisation { mean: [0.0; 3], sd: [1.0; 3] };
+            let pixels = vec![0; count];
+            Arc::new(
+                ImageSet::new("set", vec!["a".into()], [1, 1, 1], pixels, vec![0; count], plain).unwrap(),
+            )
+        };
+        let data = DataSet {
+            name: "set".into(),
+            source: "memory".into(),
+            train: with_train.then(|| set(640)),
+            validation: set(100),
+            test: None,
+        };
+        Refinery::new(RefinementSettings::default(), evaluation, data).unwrap()
+    }
+
+    fn evaluation() -> EvaluationSettings {
+        EvaluationSettings {
+            ghn: None,
+            images: "set".into(),
+            eval_images: 16,
+            batch: 8,
+            noise_levels: vec![0.08],
+            noise_seed: 0,
+            latency_batch: 1,
+            latency_threads: 1,
+            measure_latency: false,
+            precision: Precision::default(),
+            refinement: None,
+        }
+    }
+
+    #[test]
+    fn weights_are_scored_on_more_images_where_training_costs_four_times_as_much() {
+        let evaluation = evaluation();
+        let own = refinery(true, &evaluation);
+        let times = |steps: u64| own.eval_times(Fidelity::Sgd { steps }, &evaluation);
+        // Clean and noisy, 4 x 16 images each, are worth 128 passes; a step of 64 images is worth 192.
+        assert_eq!((times(1), times(2), times(3), times(100)), (1.0, 1.0, 4.0, 4.0));
+        assert_eq!(own.eval_times(Fidelity::Predicted, &evaluation), 1.0);
+        let images = |steps: u64| {
+            let images = own.images(Fidelity::He { steps }, &evaluation).unwrap();
+            images.map(|(clean, _)| clean.len())
+        };
+        assert_eq!((images(2), images(3)), (None, Some(64)));
+        // No more than there are, and none of those that were trained on.
+        let most = EvaluationSettings { eval_images: 40, ..evaluation.clone() };
+        assert_eq!(own.eval_times(Fidelity::Trained, &most), 2.5);
+        let held_out = refinery(false, &evaluation);
+        assert_eq!(held_out.eval_times(Fidelity::Trained, &evaluation), 1.0);
+    }
+
+    #[test]
+    fn random_weights_have_a_learning_rate_of_their_own() {
+        let mut own = refinery(true, &evaluation());
+        let rates = |own: &Refinery| {
+            let all = [Fidelity::He { steps: 5 }, Fidelity::Sgd { steps: 5 }, Fidelity::Trained];
+            all.map(|fidelity| own.lr(fidelity))
+        };
+        assert_eq!(rates(&own), [0.05, 0.025, 0.025]);
+        own.settings.he_lr = None;
+        assert_eq!(rates(&own), [0.025; 3]);
+        let wrong = RefinementSettings { he_lr: Some(-1.0), ..RefinementSettings::default() };
+        assert!(Refinery::new(wrong, &evaluation(), own.data.clone()).is_err());
+    }
+}

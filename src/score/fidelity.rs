@@ -46,6 +46,13 @@ impl Fidelity {
         !matches!(self, Fidelity::Predicted)
     }
 
+    /// How often a score at this fidelity counts in a vote with sizes that count once each. Sizes are worth less once
+    /// training has spoken: on the truth set a score that counts twice ranks no worse after some steps, and clearly
+    /// better after an epoch.
+    pub const fn votes(self) -> usize {
+        if self.is_refined() { 2 } else { 1 }
+    }
+
     /// The name in the names of files and columns: `sgd-400`.
     pub fn slug(self) -> String {
         self.to_string().replace(':', "-")

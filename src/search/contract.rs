@@ -7,14 +7,20 @@ use super::*;
 use crate::space::{Op, Space};
 use rand_chacha::ChaCha8Rng;
 
+/// Evolution by what was scored.
+pub(crate) fn evolution(population: usize, sample: usize) -> StrategySettings {
+    StrategySettings::Evolution { population, sample, parents: Parents::Scored }
+}
+
 /// Every strategy, with small and with default settings.
 pub(crate) fn strategies() -> Vec<StrategySettings> {
     let (population, sample) = (RegularisedEvolution::POPULATION, RegularisedEvolution::SAMPLE);
     vec![
         StrategySettings::Random,
-        StrategySettings::Evolution { population: 6, sample: 3 },
-        StrategySettings::Evolution { population: 2, sample: 1 },
-        StrategySettings::Evolution { population, sample },
+        evolution(6, 3),
+        evolution(2, 1),
+        evolution(population, sample),
+        StrategySettings::Evolution { population, sample, parents: Parents::Trained },
         StrategySettings::Local { starts: 1, neighbours: 2 },
         StrategySettings::Local { starts: LocalSearch::STARTS, neighbours: LocalSearch::NEIGHBOURS },
         StrategySettings::Nsga2 { population: 2 },
@@ -136,7 +142,7 @@ fn every_guided_strategy_finds_better_candidates_than_random_search() {
     for seed in 0..5 {
         let random = late_mean(&StrategySettings::Random, seed);
         for strategy in [
-            StrategySettings::Evolution { population, sample },
+            evolution(population, sample),
             StrategySettings::Local { starts: LocalSearch::STARTS, neighbours: LocalSearch::NEIGHBOURS },
             StrategySettings::Nsga2 { population: Nsga2::POPULATION },
         ] {

@@ -7,9 +7,12 @@
 //! before it, and so on; every stage takes the same time, and there are as many as leave the first one at least 60
 //! steps. They train from He's random weights: candidates were found by their predicted weights, and steps that begin
 //! at these would repeat their verdict. Time for one stage only is spent on steps from predicted weights, which are the
-//! best that few steps can give. If the first stage is large enough for a predictor to learn from, it is cut in two with
-//! another search for candidates between. Where training to the end fits into the last stage, that is it, with as many
-//! candidates as fit.
+//! best that few steps can give.
+//!
+//! If the first stage is large enough to learn from, it goes in up to four rounds with another search for candidates
+//! between: children of the best that were trained so far, or what a predictor likes. Where that leaves enough steps, it
+//! takes twice as many in twice the time.
+//! Where training to the end fits into the last stage, that is it, with as many candidates as fit.
 
 use super::ladder::{Ladder, Stage};
 use crate::score::Fidelity;
@@ -24,11 +27,15 @@ const RUNGS: u32 = 4;
 const STEPS: f64 = 60.0;
 /// Part of the time left that is planned for; the rest is for candidates that are slower than the mean.
 const FILL: f64 = 0.95;
-/// Part of the time for training that goes to the second search for candidates.
+/// Rounds of the first stage at most, where what one teaches serves the next.
+const ROUNDS: u64 = 4;
+/// How many times as many the first stage takes then, in as many times the time.
+const WIDE: u64 = 2;
+/// Part of the time for training that goes to the searches for candidates between rounds.
 const SEARCH: f64 = 0.12;
 /// How many times the steps of the stage before it a stage is worth beginning for.
 const WORTH: f64 = 1.5;
-/// Candidates of the first stage, if it is cut in two, beyond what a predictor needs: some trainings may fail.
+/// Candidates of a round beyond what is needed to learn from: some trainings may fail.
 const SPARE: u64 = 2;
 
 /// The fidelity of so many steps.
@@ -51,7 +58,7 @@ pub struct Speed {
     pub candidates: u64,
     /// Steps of training to the end.
     pub whole: Option<u64>,
-    /// Trained candidates that a predictor needs, if there is one.
+    /// Trained candidates that the search needs to learn from, if it does.
     pub lessons: Option<u64>,
 }
 
@@ -123,7 +130,9 @@ impl Ladder {
         let mut stages = vec![searching(speed.elapsed_s)];
         let time = FILL * speed.left_s;
         let half = speed.candidates.div_ceil(2);
-        let rungs = (1..=RUNGS).rev().find_map(|rungs| Ladder::rungs(rungs, time, half, speed));
+        let shapes = (1..=RUNGS).rev().flat_map(|rungs| [(rungs, WIDE), (rungs, 1)]);
+        let rungs =
+            shapes.into_iter().find_map(|(rungs, wide)| Ladder::rungs(rungs, wide, time, half, speed));
         match rungs.or_else(|| Some(vec![speed.stage(time, TOP.min(half), 1.0, PREDICTED)?])) {
             Some(rungs) => stages.extend(rungs),
             // Not one step: candidates with predicted weights are all that there is time for.
@@ -132,34 +141,46 @@ impl Ladder {
         Ladder::of(stages)
     }
 
-    /// So many stages of training, if the first of them leaves enough steps.
-    fn rungs(rungs: u32, time: f64, half: u64, speed: &Speed) -> Option<Vec<Stage>> {
-        let count = TOP * RATIO.pow(rungs - 1);
-        let is_cut = rungs > 1 && speed.lessons.is_some_and(|lessons| count / 2 >= lessons + SPARE);
-        let search = if is_cut { SEARCH * time } else { 0.0 };
-        let seconds = (time - search) / f64::from(rungs);
+    /// So many stages of training, the first of them so many times as wide as successive halving has it, if it leaves
+    /// enough steps and, where it is wider, is worth rounds.
+    fn rungs(rungs: u32, wide: u64, time: f64, half: u64, speed: &Speed) -> Option<Vec<Stage>> {
+        let count = wide * TOP * RATIO.pow(rungs - 1);
+        let rounds = match speed.lessons {
+            Some(lessons) if rungs > 1 => (count / (lessons + SPARE)).clamp(1, ROUNDS),
+            _ => 1,
+        };
+        if wide > rounds {
+            return None;
+        }
+        let search = if rounds > 1 { SEARCH * time } else { 0.0 };
+        let seconds = (time - search) / (u64::from(rungs) - 1 + wide) as f64;
         let most = speed.whole.map_or(f64::INFINITY, |whole| whole as f64);
-        let first = speed.steps(seconds, count).min(most / RATIO.pow(rungs - 1) as f64);
+        let first_s = wide as f64 * seconds;
+        let first = speed.steps(first_s, count).min(most / RATIO.pow(rungs - 1) as f64);
         if count > half || first < STEPS {
             return None;
         }
         let mut stages = Vec::new();
         for rung in 0..rungs {
-            let count = TOP * RATIO.pow(rungs - 1 - rung);
+            let plain = TOP * RATIO.pow(rungs - 1 - rung);
             if rung + 1 == rungs {
-                stages.push(speed.stage(seconds, count, 1.0, if rungs > 1 { HE } else { PREDICTED })?);
+                stages.push(speed.stage(seconds, plain, 1.0, if rungs > 1 { HE } else { PREDICTED })?);
                 continue;
             }
-            let most = most / RATIO.pow(rungs - 1 - rung) as f64;
-            let fidelity = Fidelity::He { steps: speed.steps(seconds, count).min(most) as u64 };
-            let stage = |count, share| Stage { fidelity, count: Some(count), share: rounded(share) };
-            match is_cut && rung == 0 {
-                true => {
-                    let parts =
-                        [stage(count / 2, seconds / 2.0), searching(search), stage(count, seconds / 2.0)];
-                    stages.extend(parts);
+            let stage = |steps: f64, count, share| {
+                let fidelity = Fidelity::He { steps: steps as u64 };
+                Stage { fidelity, count: Some(count), share: rounded(share) }
+            };
+            if rung > 0 {
+                let most = most / RATIO.pow(rungs - 1 - rung) as f64;
+                stages.push(stage(speed.steps(seconds, plain).min(most), plain, seconds));
+                continue;
+            }
+            for round in 1..=rounds {
+                if round > 1 {
+                    stages.push(searching(search / (rounds - 1) as f64));
                 }
-                false => stages.push(stage(count, seconds)),
+                stages.push(stage(first, count * round / rounds, first_s / rounds as f64));
             }
         }
         Some(stages)
@@ -179,7 +200,7 @@ impl Ladder {
             let seconds = time * stage.share / after[at..].iter().map(|stage| stage.share).sum::<f64>();
             let fitted = match stage.count {
                 None => Some(Stage { share: rounded(seconds), ..*stage }),
-                // The other half of a stage that was cut.
+                // Another round of the same stage.
                 Some(_) if stages.iter().any(|known| known.fidelity == stage.fidelity) => {
                     Some(Stage { share: rounded(seconds), ..*stage })
                 }
@@ -199,7 +220,7 @@ mod tests {
     use super::*;
 
     fn speed(seconds: f64, step_s: f64) -> Speed {
-        let (elapsed_s, left_s) = (0.3 * seconds, 0.7 * seconds);
+        let (elapsed_s, left_s) = (0.2 * seconds, 0.8 * seconds);
         Speed {
             left_s,
             elapsed_s,
@@ -211,18 +232,19 @@ mod tests {
         }
     }
 
-    /// Seconds that the stages after the first take at this speed, candidates of a cut stage counted once.
+    /// Seconds that the stages after the first take at this speed, candidates of several rounds counted once.
     fn time(ladder: &Ladder, speed: &Speed) -> f64 {
         let mut time = 0.0;
-        let mut known = 0;
+        let mut known: Option<(Fidelity, u64)> = None;
         for stage in &ladder.stages()[1..] {
             let Some(count) = stage.count else {
                 time += stage.share;
                 continue;
             };
             let steps = trained_steps(stage, speed.whole);
-            let new = if known > 0 && known * 2 <= count { count - known } else { count };
-            known = count;
+            let is_round = known.is_some_and(|(fidelity, _)| fidelity == stage.fidelity);
+            let new = count - known.filter(|_| is_round).map_or(0, |(_, count)| count);
+            known = Some((stage.fidelity, count));
             time += speed.seconds(steps, new);
         }
         time
@@ -246,7 +268,16 @@ mod tests {
         }
         let long = Ladder::fitting(&speed(1800.0, 0.1));
         let counts: Vec<u64> = long.stages().iter().filter_map(|stage| stage.count).collect();
-        assert_eq!(counts, [22, 45, 15, 5], "{long}: cut in two for a predictor");
+        assert_eq!(counts, [22, 45, 67, 90, 15, 5], "{long}: rounds to learn from");
+        let searches = long.stages().iter().filter(|stage| stage.count.is_none()).count();
+        assert_eq!(searches, 1 + 3, "{long}");
+        let quick = Ladder::fitting(&Speed { lessons: Some(6), ..speed(600.0, 0.1) });
+        let counts: Vec<u64> = quick.stages().iter().filter_map(|stage| stage.count).collect();
+        assert_eq!(counts, [10, 20, 30, 5], "{quick}");
+        // A tenth slower, and the first stage is not twice as wide.
+        let slower = Ladder::fitting(&speed(1800.0, 0.11));
+        let counts: Vec<u64> = slower.stages().iter().filter_map(|stage| stage.count).collect();
+        assert_eq!(counts, [22, 45, 15, 5], "{slower}");
         let alone = Ladder::fitting(&Speed { lessons: None, ..speed(1800.0, 0.1) });
         let counts: Vec<u64> = alone.stages().iter().filter_map(|stage| stage.count).collect();
         assert_eq!(counts, [45, 15, 5]);
@@ -255,7 +286,7 @@ mod tests {
             let trained = ladder.stages().iter().filter(|stage| stage.count.is_some());
             trained.map(|stage| matches!(stage.fidelity, Fidelity::He { .. })).collect()
         };
-        assert_eq!(begins(&long), [true; 4]);
+        assert_eq!(begins(&long), [true; 6]);
         assert_eq!(begins(&Ladder::fitting(&speed(60.0, 0.1))), [false]);
     }
 

@@ -22,7 +22,7 @@ mod screened;
 mod strategy;
 
 pub use budget::{Budget, StopReason};
-pub use evolution::RegularisedEvolution;
+pub use evolution::{Parents, RegularisedEvolution};
 pub use fit::Speed;
 pub use forecast::Forecast;
 pub use ladder::{Ladder, Stage};

@@ -107,7 +107,8 @@ impl Strategy for Screened {
     }
 
     fn lessons(&self) -> Option<u64> {
-        Some(self.screen.lessons())
+        let own = self.screen.lessons();
+        Some(self.inner.lessons().map_or(own, |inner| inner.min(own)))
     }
 }
 

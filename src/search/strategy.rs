@@ -1,6 +1,6 @@
 //! The ask/tell interface of strategies, and how each trial's randomness derives from the study's seed.
 
-use super::{Forecast, LocalSearch, Nsga2, Random, RegularisedEvolution};
+use super::{Forecast, LocalSearch, Nsga2, Parents, Random, RegularisedEvolution};
 use crate::score::Fidelity;
 use crate::space::{CellArchitecture, Space, arch_hash};
 use crate::{Error, Result};
@@ -109,7 +109,7 @@ pub trait Strategy: Send {
         Ok(None)
     }
 
-    /// Trained candidates that it needs to foretell others; nothing if it does not try.
+    /// Trained candidates that it needs to choose better ones than without; nothing if it does not learn of training.
     fn lessons(&self) -> Option<u64> {
         None
     }
@@ -127,6 +127,9 @@ pub enum StrategySettings {
         population: usize,
         /// Candidates drawn from the population, the best of which is the parent.
         sample: usize,
+        /// Who is in the population.
+        #[serde(default, skip_serializing_if = "Parents::is_scored")]
+        parents: Parents,
     },
     /// Hill climbing with restarts.
     Local {
@@ -150,8 +153,8 @@ impl StrategySettings {
     pub fn build(&self) -> Result<Box<dyn Strategy>> {
         Ok(match *self {
             StrategySettings::Random => Box::new(Random),
-            StrategySettings::Evolution { population, sample } => {
-                Box::new(RegularisedEvolution::new(population, sample)?)
+            StrategySettings::Evolution { population, sample, parents } => {
+                Box::new(RegularisedEvolution::new(population, sample, parents)?)
             }
             StrategySettings::Local { starts, neighbours } => Box::new(LocalSearch::new(starts, neighbours)?),
             StrategySettings::Nsga2 { population } => Box::new(Nsga2::new(population)?),

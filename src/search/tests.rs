@@ -113,9 +113,9 @@ fn impossible_limits_and_budgets_are_refused() {
         Budget { trials: Some(3), seconds: Some(f64::INFINITY), ..Budget::default() },
     ];
     assert!(bad_budgets.iter().all(|budget| budget.check().is_err()));
-    assert!(RegularisedEvolution::new(1, 1).is_err());
-    assert!(RegularisedEvolution::new(8, 0).is_err());
-    assert!(RegularisedEvolution::new(8, 9).is_err());
+    assert!(RegularisedEvolution::new(1, 1, Parents::Scored).is_err());
+    assert!(RegularisedEvolution::new(8, 0, Parents::Scored).is_err());
+    assert!(RegularisedEvolution::new(8, 9, Parents::Scored).is_err());
 }
 
 #[test]
@@ -136,7 +136,7 @@ fn told<'a>(trial: u64, arch: &'a CellArchitecture, merits: Option<&'a [f64]>) -
 #[test]
 fn the_oldest_member_dies_however_good_it_is() {
     let space = FormulaSpace { sizes: 60 };
-    let mut evolution = RegularisedEvolution::new(2, 2).unwrap();
+    let mut evolution = RegularisedEvolution::new(2, 2, Parents::Scored).unwrap();
     let arch = |channels| formula::architecture(channels, 30, crate::space::Op::Conv3x3);
     let far_from = |evolution: &RegularisedEvolution, channels: usize| {
         let child = evolution.ask(&space, 0, &mut proposal_rng(0, 9)).unwrap();
@@ -150,4 +150,34 @@ fn the_oldest_member_dies_however_good_it_is() {
     assert!(far_from(&evolution, 10) <= 1);
     evolution.tell(told(3, &arch(50), Some(&[2.0])));
     assert!(far_from(&evolution, 50) <= 1);
+}
+
+#[test]
+fn children_of_trained_parents_come_of_the_best_at_the_highest_fidelity() {
+    let space = FormulaSpace { sizes: 1_000 };
+    let mut evolution = RegularisedEvolution::new(2, 2, Parents::Trained).unwrap();
+    let arch = |channels| formula::architecture(channels, 500, crate::space::Op::Conv3x3);
+    let child = |evolution: &RegularisedEvolution| {
+        evolution.ask(&space, 0, &mut proposal_rng(0, 9)).unwrap().channels
+    };
+    let is_near =
+        |evolution: &RegularisedEvolution, channels: usize| child(evolution).abs_diff(channels) <= 1;
+    let drawn = Random.ask(&space, 0, &mut proposal_rng(0, 9)).unwrap().channels;
+    evolution.tell(told(0, &arch(100), Some(&[9.0])));
+    evolution.tell(told(1, &arch(300), Some(&[8.0])));
+    assert_eq!(child(&evolution), drawn, "nobody was trained");
+    let [short, long] = [20, 200].map(|steps| Fidelity::He { steps });
+    evolution.tell_refined(told(1, &arch(300), Some(&[0.3])), short);
+    assert!(is_near(&evolution, 300));
+    evolution.tell_refined(told(0, &arch(100), Some(&[0.2])), short);
+    assert!(is_near(&evolution, 300));
+    // More steps count more than a higher value after fewer, and a trial stands once.
+    evolution.tell_refined(told(0, &arch(100), Some(&[0.25])), long);
+    assert!(is_near(&evolution, 100));
+    // The best stay, however old they are; failures never come in.
+    evolution.tell_refined(told(2, &arch(500), Some(&[0.1])), short);
+    evolution.tell_refined(told(3, &arch(700), None), long);
+    evolution.tell_refined(told(4, &arch(900), Some(&[0.29])), short);
+    assert!(is_near(&evolution, 100));
+    assert_eq!(evolution.lessons(), Some(2));
 }

@@ -1,6 +1,6 @@
 //! Which trials the stages of a ladder take: functions of the trials alone, so that a resumed study takes the same.
 
-use super::{Trial, TrialState};
+use super::{StageRecord, Trial, TrialState};
 use crate::Result;
 use crate::score::{Bar, Fidelity, Scores, vote};
 use crate::search::{self, Ladder, Objective};
@@ -46,8 +46,8 @@ pub(super) fn ranked_at(trials: &[Trial], objective: &Objective, fidelity: Fidel
 /// What candidates with their values at `predicted` would be worth after training, if that can be foretold.
 type Foretell<'f> = &'f dyn Fn(&[(&CellArchitecture, f64)]) -> Result<Option<Vec<f64>>>;
 
-/// Candidates, for each that a stage takes, of which a predictor or a vote chooses.
-pub(super) const CHOICE: u64 = 8;
+/// Candidates, for each that a stage takes, of which a predictor chooses.
+const CHOICE: usize = 8;
 
 /// How stages choose whom they take.
 pub(super) struct Choice<'c> {
@@ -55,6 +55,29 @@ pub(super) struct Choice<'c> {
     pub foretell: Foretell<'c>,
     /// Whether sizes vote.
     pub vote: bool,
+    /// What stages at the same fidelity chose before.
+    pub before: Before,
+}
+
+/// What stages at some fidelity chose so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Before {
+    /// Trials that there were when the last of them chose.
+    pub trials: u64,
+    /// Trials that were scored in them since the first stage of the ladder began, which begins anew with a larger budget.
+    pub scored: usize,
+}
+
+impl Before {
+    /// By the stages that a study went through.
+    pub fn of(stages: &[StageRecord], fidelity: Fidelity) -> Before {
+        let own = |record: &&StageRecord| record.fidelity == fidelity;
+        let begun = stages.iter().rposition(|record| record.stage == 0).unwrap_or(0);
+        Before {
+            trials: stages.iter().rev().find(own).map_or(0, |record| record.after),
+            scored: stages[begun..].iter().filter(own).map(|record| record.scored.len()).sum(),
+        }
+    }
 }
 
 impl Choice<'_> {
@@ -62,8 +85,10 @@ impl Choice<'_> {
     /// below, as many as the ladder says and `spare` more, but at most half of them.
     ///
     /// Of those that were scored with predicted weights only, the best are those that are `foretold` to be, if that can
-    /// be told: out of eight times as many, at most half of all. With a vote, the best are those with the highest mean
-    /// rank by this value, parameters and peak activations among the ones to choose from.
+    /// be told: out of eight times as many, at most half of all. With a vote, they are those of the better half with the
+    /// highest mean rank by this value, parameters and peak activations; a value after training counts
+    /// twice, see [`Fidelity::votes`]. A stage that chooses for the same fidelity again chooses among the candidates found since
+    /// then with what was learned, if they are at least twice as many as it takes, whatever their predicted weights said.
     pub(super) fn taken(
         &self,
         trials: &[Trial],
@@ -79,22 +104,46 @@ impl Choice<'_> {
         let is_new = |number: &u64| {
             !trials[*number as usize].refined.iter().any(|refined| refined.fidelity == fidelity)
         };
-        let new = count.saturating_sub(ranked.iter().filter(|number| !is_new(number)).count());
         if !self.objective.is_pareto() {
-            let (most, widest) = match source {
-                Fidelity::Predicted => (half, (CHOICE as usize).saturating_mul(count)),
-                _ => (ranked.len(), usize::MAX),
+            let (pool, most) = match source {
+                Fidelity::Predicted => {
+                    let new = count.saturating_sub(self.before.scored);
+                    (self.pool(trials, &ranked, count, new, is_new), new)
+                }
+                _ => (ranked.clone(), count),
             };
-            let pool: Vec<u64> = ranked.iter().copied().take(most).filter(is_new).take(widest).collect();
             if let Some(values) = self.values(trials, &pool, source)? {
                 let mut chosen: Vec<(f64, u64)> = values.into_iter().zip(pool).collect();
                 chosen.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-                return Ok(chosen.into_iter().take(new).map(|(_, number)| number).collect());
+                return Ok(chosen.into_iter().take(most).map(|(_, number)| number).filter(is_new).collect());
             }
         }
         ranked.truncate(count);
         ranked.retain(is_new);
         Ok(ranked)
+    }
+
+    /// Of `ranked` by their values with predicted weights those that a stage which takes `new` more, `count` with those it
+    /// took before, may choose from.
+    fn pool(
+        &self,
+        trials: &[Trial],
+        ranked: &[u64],
+        count: usize,
+        new: usize,
+        is_new: impl Fn(&u64) -> bool,
+    ) -> Vec<u64> {
+        if self.before.trials > 0 {
+            let is_whole = |number: &u64| trials[*number as usize].dropped_by.is_none();
+            let found = ranked.iter().copied().filter(|&number| number >= self.before.trials);
+            let found: Vec<u64> = found.filter(&is_new).filter(is_whole).collect();
+            if found.len() >= 2 * new {
+                return found;
+            }
+        }
+        let half = ranked.len().div_ceil(2);
+        let most = if self.vote { half } else { CHOICE.saturating_mul(count) };
+        ranked[..half].iter().copied().filter(is_new).take(most).collect()
     }
 
     /// What the trials of `pool` are worth beyond their values at `source`; none if it is no more than these.
@@ -115,8 +164,8 @@ impl Choice<'_> {
             pool.iter().map(|trial| of(&trial.scores).map(|size| size as f64)).collect()
         };
         let sizes = [size(|scores| scores.params), size(|scores| scores.peak_activations)];
-        let voters: Vec<Vec<Option<f64>>> =
-            std::iter::once(values.into_iter().map(Some).collect()).chain(sizes).collect();
+        let values = std::iter::repeat_n(values.into_iter().map(Some).collect(), source.votes());
+        let voters: Vec<Vec<Option<f64>>> = values.chain(sizes).collect();
         Ok(Some(vote(&voters)))
     }
 }

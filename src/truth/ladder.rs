@@ -82,8 +82,9 @@ impl Stages {
     }
 
     /// The order by the score named `score`: who reached a later stage stands before all who did not, and those of a
-    /// stage stand in the order of their scores there, or of the vote of these and of the sizes named `voters`. None if
-    /// a fidelity was not measured for someone who reaches it.
+    /// stage stand in the order of their scores there, or of the vote of these, as often as
+    /// [`Fidelity::votes`] says, and of the sizes named `voters`. None if a fidelity was not measured for someone who
+    /// reaches it.
     pub fn run(&self, rows: &[CheapRow], score: &str, voters: &[&str]) -> Option<Staged> {
         let mut at = (0..rows.len()).collect::<Vec<usize>>();
         let mut result = Staged { order: vec![None; rows.len()], seconds: 0.0, macs: 0.0 };
@@ -107,7 +108,8 @@ impl Stages {
             }
             let column = |way: &str, score: &str| at.iter().map(|&i| of(i, way, score)).collect();
             let votes = voters.iter().map(|voter| column(voter, voter));
-            let all: Vec<Vec<Option<f64>>> = std::iter::once(column(&name, score)).chain(votes).collect();
+            let scores = std::iter::repeat_n(column(&name, score), fidelity.votes());
+            let all: Vec<Vec<Option<f64>>> = scores.chain(votes).collect();
             let mut ranked: Vec<(f64, usize)> = vote(&all).into_iter().zip(at).collect();
             if !voters.is_empty() {
                 let failed = |i: usize| of(i, &name, score).is_none();

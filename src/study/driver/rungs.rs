@@ -4,7 +4,7 @@ use super::{Driver, Job, Step};
 use crate::score::{Bar, Fidelity, Scores};
 use crate::search::{Ladder, Limits, Metric, Objective, Outcome, StopReason};
 use crate::space::CellArchitecture;
-use crate::study::stages::{CHOICE, Choice, bar};
+use crate::study::stages::{Before, Choice, bar};
 use crate::study::{Event, StageRecord, now_ms};
 use crate::{Error, Result};
 use std::collections::VecDeque;
@@ -62,8 +62,9 @@ impl Driver<'_> {
         let foretell = |scored: &[(&CellArchitecture, f64)]| self.strategy.foretell(scored);
         let trials = match fidelity.is_refined() {
             true => {
-                let choice =
-                    Choice { objective: self.plan.objective, foretell: &foretell, vote: self.plan.vote };
+                let (objective, vote) = (self.plan.objective, self.plan.vote);
+                let before = Before::of(self.study.stages(), fidelity);
+                let choice = Choice { objective, foretell: &foretell, vote, before };
                 choice.taken(self.study.trials(), &ladder, stage, spare)?
             }
             false => Vec::new(),
@@ -145,16 +146,22 @@ impl Driver<'_> {
 
     /// What trial `number` has to reach to be scored on all images; the same whenever it is asked.
     pub(super) fn bar(&self, number: u64) -> Option<Bar> {
-        let count = self.plan.ladder?.widest()?.saturating_mul(if self.plan.vote { CHOICE } else { 1 });
-        // Who is to be trained may be somebody else than the best with predicted weights.
-        let is_chosen = |record: &StageRecord| record.forecast.is_some_and(|forecast| forecast.chooses);
+        let (widest, known) = (self.plan.ladder?.widest()?, self.known_to(number));
+        // A vote chooses out of the better half.
+        let count = if self.plan.vote { widest.max(known.div_ceil(2)) } else { widest };
+        // Who is to be trained may be somebody else than the best with predicted weights: with a predictor, and among the
+        // children of those that were trained.
+        let is_chosen = |record: &StageRecord| {
+            let is_bred = self.plan.vote && record.fidelity.is_refined();
+            is_bred || record.forecast.is_some_and(|forecast| forecast.chooses)
+        };
         if self.study.stages().iter().any(|record| record.after <= number && is_chosen(record)) {
             return None;
         }
         if !races(self.plan.objective, &self.plan.limits) {
             return None;
         }
-        bar(self.study.trials(), self.known_to(number), count)
+        bar(self.study.trials(), known, count)
     }
 
     /// Tells the strategy the outcomes of stages whose turn has come: just when it knows all trials before them.

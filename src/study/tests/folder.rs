@@ -1,14 +1,14 @@
 //! Run folders: nothing is overwritten, settings are compared by key.
 
 use super::*;
-use crate::search::{Budget, Limits, StrategySettings};
+use crate::search::{Budget, Limits, StrategySettings, contract};
 use serde_json::json;
 
 fn settings() -> SearchSettings {
     SearchSettings {
         space: json!({"name": "small", "cells": [2, 6]}),
         seed: u64::MAX,
-        strategy: StrategySettings::Evolution { population: 24, sample: 6 },
+        strategy: contract::evolution(24, 6),
         objective: "accuracy=1,latency=-0.01".parse().unwrap(),
         limits: Limits { max_params: Some(100_000), ..Limits::default() },
         lookahead: 4,

@@ -2,7 +2,7 @@
 //! the budget is kept; no architecture twice; workers change only the time.
 
 use super::*;
-use crate::search::contract::{objective, strategies};
+use crate::search::contract::{evolution, objective, strategies};
 use crate::search::formula::{FormulaEvaluator, FormulaSpace};
 use crate::search::{Budget, Evaluator, Ladder, Limits, Objective, StopReason, Strategy, StrategySettings};
 use crate::space::CellArchitecture;
@@ -373,7 +373,7 @@ impl Storage for Failing {
 #[test]
 fn a_search_that_cannot_record_ends_with_the_error_and_resumes() {
     for at in [0, 1, 2, 3, 30] {
-        let setup = Setup { workers: 3, ..setup(&StrategySettings::Evolution { population: 6, sample: 3 }) };
+        let setup = Setup { workers: 3, ..setup(&evolution(6, 3)) };
         let memory = Memory::default();
         let inner = memory.open().unwrap();
         let mut study = Study::open(Failing { inner, at, appends: 0 }).unwrap();
@@ -514,10 +514,7 @@ fn settings_changed_behind_the_back_of_a_study_are_named() {
 
 #[test]
 fn strategies_for_one_objective_do_not_start_with_several() {
-    let several = Setup {
-        objective: "accuracy,params".parse().unwrap(),
-        ..setup(&StrategySettings::Evolution { population: 6, sample: 3 })
-    };
+    let several = Setup { objective: "accuracy,params".parse().unwrap(), ..setup(&evolution(6, 3)) };
     let memory = Memory::default();
     let error = several.run(&mut study_in(&memory)).unwrap_err().to_string();
     assert!(error.contains("--strategy evolution takes one objective, found 2"), "{error}");

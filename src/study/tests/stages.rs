@@ -5,11 +5,11 @@ use super::search::{Setup, setup, study_in, timeless};
 use super::*;
 use crate::predictor::Forecaster;
 use crate::score::{Fidelity, Scores};
-use crate::search::contract::strategies;
+use crate::search::contract::{self, strategies};
 use crate::search::formula::FormulaEvaluator;
 use crate::search::{
-    Budget, Evaluator, Limits, Measured, Objective, Outcome, Proposals, Random, Refine, Screened, StopReason,
-    Strategy, StrategySettings,
+    Budget, Evaluator, Limits, Measured, Objective, Outcome, Parents, Proposals, Random, Refine, Screened,
+    StopReason, Strategy, StrategySettings,
 };
 use crate::space::{CellArchitecture, Op};
 use crate::{Error, Result};
@@ -30,7 +30,7 @@ fn staged(strategy: &StrategySettings, ladder: &str) -> Setup {
 }
 
 fn evolution() -> StrategySettings {
-    StrategySettings::Evolution { population: 6, sample: 3 }
+    contract::evolution(6, 3)
 }
 
 fn sgd(steps: u64) -> Fidelity {
@@ -102,8 +102,10 @@ fn sizes_vote_about_who_is_trained() {
         if stage == 1 {
             pool.truncate(pool.len().div_ceil(2));
         }
+        // What training said counts twice.
+        let times = if stage == 1 { 1.0 } else { 2.0 };
         let votes = |trial: &Trial| {
-            place(&value, &pool, trial) + place(&params, &pool, trial) + place(&peak, &pool, trial)
+            times * place(&value, &pool, trial) + place(&params, &pool, trial) + place(&peak, &pool, trial)
         };
         let mut expected: Vec<&Trial> = pool.clone();
         expected.sort_by(|a, b| votes(b).total_cmp(&votes(a)).then(a.number.cmp(&b.number)));
@@ -113,6 +115,38 @@ fn sizes_vote_about_who_is_trained() {
         assert_eq!(taken.len(), if stage == 1 { 8 } else { 3 });
     }
     assert_ne!(run(false).stages()[1].trials, study.stages()[1].trials, "the vote changes nothing");
+}
+
+#[test]
+fn another_round_takes_children_of_those_that_were_trained() {
+    let trained = StrategySettings::Evolution { population: 4, sample: 2, parents: Parents::Trained };
+    let setup = Setup {
+        objective: "accuracy".parse().unwrap(),
+        vote: true,
+        sizes: 500,
+        budget: Budget { trials: Some(90), ..Budget::default() },
+        ..staged(&trained, "predicted@2,he:5=8,predicted@1,he:5=16")
+    };
+    let mut study = study_in(&Memory::default());
+    setup.run(&mut study).unwrap();
+    let [_, first, search, second] = study.stages() else { panic!("{:?}", study.stages()) };
+    let (seen, trials) = (search.after, study.trials());
+    assert!(first.trials.len() == 8 && second.trials.len() == 8, "{first:?} {second:?}");
+    assert!(second.trials.iter().all(|&number| number >= seen), "{:?}, {seen} before", second.trials);
+    // Most of what the second search found is one mutation away from somebody trained; of random draws hardly any is.
+    let is_bred = |trial: &&Trial| {
+        first.trials.iter().any(|&parent| {
+            let parent = &trials[parent as usize].arch;
+            parent.channels.abs_diff(trial.arch.channels) <= 1
+                && parent.n_cells.abs_diff(trial.arch.n_cells) <= 1
+        })
+    };
+    let found = &trials[seen as usize..];
+    assert!(found.iter().filter(is_bred).count() * 2 > found.len());
+    assert!(found.iter().all(|trial| trial.dropped_by.is_none()), "predicted weights do not judge children");
+    let random = &trials[..seen as usize];
+    let others: Vec<&Trial> = random.iter().filter(|trial| !first.trials.contains(&trial.number)).collect();
+    assert!(others.iter().filter(|trial| is_bred(trial)).count() * 10 < others.len());
 }
 
 #[test]
@@ -198,6 +232,19 @@ fn a_larger_budget_goes_through_the_stages_again_and_trains_only_what_is_new() {
     }
     let trained = study.trials().iter().filter(|trial| trial.refinement(Fidelity::Trained).is_some());
     assert!((2..=4).contains(&trained.count()));
+    // With a vote too, what is found later is trained.
+    let [small, large] = [20, 40].map(|trials| Setup {
+        budget: Budget { trials: Some(trials), ..Budget::default() },
+        objective: "accuracy".parse().unwrap(),
+        vote: true,
+        ..staged(&evolution(), "predicted,sgd:5=6,trained=2")
+    });
+    let mut study = study_in(&Memory::default());
+    small.run(&mut study).unwrap();
+    let first = study.trials().len() as u64;
+    large.run(&mut study).unwrap();
+    let later = study.trials().iter().filter(|trial| trial.refinement(sgd(5)).is_some());
+    assert_eq!(later.filter(|trial| trial.number >= first).count(), 6, "{:?}", study.stages());
 }
 
 /// Ends a refinement as Ctrl-C does.
@@ -325,7 +372,7 @@ fn stages_that_fit_use_the_budget_and_are_kept_by_a_resume() {
     counted.run(&mut study).unwrap();
     assert!(study.stages().iter().all(|record| record.ladder.is_none()));
     let at = |fidelity| study.trials().iter().filter(|trial| trial.refinement(fidelity).is_some()).count();
-    assert!((18..=27).contains(&at(Fidelity::He { steps: 100 })) && at(Fidelity::Trained) == 1);
+    assert!((18..=36).contains(&at(Fidelity::He { steps: 100 })) && at(Fidelity::Trained) == 1);
 }
 
 /// Evolution with a predictor on channels, cells and the score with predicted weights.
