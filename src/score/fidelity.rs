@@ -47,8 +47,7 @@ impl Fidelity {
     }
 
     /// How often a score at this fidelity counts in a vote with sizes that count once each. Sizes are worth less once
-    /// training has spoken: on the truth set a score that counts twice ranks no worse after some steps, and clearly
-    /// better after an epoch.
+    /// training has spoken.
     pub const fn votes(self) -> usize {
         if self.is_refined() { 2 } else { 1 }
     }
