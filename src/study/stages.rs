@@ -86,9 +86,10 @@ impl Choice<'_> {
     ///
     /// Of those that were scored with predicted weights only, the best are those that are `foretold` to be, if that can
     /// be told: out of eight times as many, at most half of all. With a vote, they are those of the better half with the
-    /// highest mean rank by this value, parameters and peak activations; a value after training counts
-    /// twice, see [`Fidelity::votes`]. A stage that chooses for the same fidelity again chooses among the candidates found since
-    /// then with what was learned, if they are at least twice as many as it takes, whatever their predicted weights said.
+    /// highest mean rank by this value, parameters and peak activations; a value after training counts twice, see
+    /// [`Fidelity::votes`]. A stage with a vote that chooses for the same fidelity again chooses among the candidates
+    /// found since then with what was learned, if they are at least twice as many as it takes, whatever their predicted
+    /// weights said.
     pub(super) fn taken(
         &self,
         trials: &[Trial],
@@ -106,12 +107,17 @@ impl Choice<'_> {
         };
         if !self.objective.is_pareto() {
             let (pool, most) = match source {
+                Fidelity::Predicted if self.vote => self.pool(trials, &ranked, count, is_new),
                 Fidelity::Predicted => {
-                    let new = count.saturating_sub(self.before.scored);
-                    (self.pool(trials, &ranked, count, new, is_new), new)
+                    let known = ranked.iter().filter(|number| !is_new(number)).count();
+                    let half = ranked[..half].iter().copied().filter(is_new);
+                    (half.take(CHOICE.saturating_mul(count)).collect(), count.saturating_sub(known))
                 }
                 _ => (ranked.clone(), count),
             };
+            if self.vote && pool.is_empty() {
+                return Ok(pool);
+            }
             if let Some(values) = self.values(trials, &pool, source)? {
                 let mut chosen: Vec<(f64, u64)> = values.into_iter().zip(pool).collect();
                 chosen.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
@@ -123,27 +129,28 @@ impl Choice<'_> {
         Ok(ranked)
     }
 
-    /// Of `ranked` by their values with predicted weights those that a stage which takes `new` more, `count` with those it
-    /// took before, may choose from.
+    /// Of `ranked` by their values with predicted weights those that sizes vote about, for a stage that takes `count` with
+    /// those it took before, and how many of them it takes.
     fn pool(
         &self,
         trials: &[Trial],
         ranked: &[u64],
         count: usize,
-        new: usize,
         is_new: impl Fn(&u64) -> bool,
-    ) -> Vec<u64> {
+    ) -> (Vec<u64>, usize) {
+        let new = count.saturating_sub(self.before.scored);
         if self.before.trials > 0 {
             let is_whole = |number: &u64| trials[*number as usize].dropped_by.is_none();
             let found = ranked.iter().copied().filter(|&number| number >= self.before.trials);
             let found: Vec<u64> = found.filter(&is_new).filter(is_whole).collect();
-            if found.len() >= 2 * new {
-                return found;
+            let half = found.len().div_ceil(2);
+            // A ladder that begins anew takes what was found since, nothing if that is nothing.
+            if half >= new || self.before.scored == 0 {
+                return (found, new.min(half));
             }
         }
         let half = ranked.len().div_ceil(2);
-        let most = if self.vote { half } else { CHOICE.saturating_mul(count) };
-        ranked[..half].iter().copied().filter(is_new).take(most).collect()
+        (ranked[..half].iter().copied().filter(is_new).collect(), new)
     }
 
     /// What the trials of `pool` are worth beyond their values at `source`; none if it is no more than these.

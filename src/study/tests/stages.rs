@@ -33,6 +33,12 @@ fn evolution() -> StrategySettings {
     contract::evolution(6, 3)
 }
 
+const ROUNDS: &str = "predicted@2,sgd:5=6,predicted@1,sgd:5=12,sgd:50=4,trained=2";
+
+fn evolution_of_trained() -> StrategySettings {
+    StrategySettings::Evolution { population: 4, sample: 2, parents: Parents::Trained }
+}
+
 fn sgd(steps: u64) -> Fidelity {
     Fidelity::Sgd { steps }
 }
@@ -119,13 +125,12 @@ fn sizes_vote_about_who_is_trained() {
 
 #[test]
 fn another_round_takes_children_of_those_that_were_trained() {
-    let trained = StrategySettings::Evolution { population: 4, sample: 2, parents: Parents::Trained };
     let setup = Setup {
         objective: "accuracy".parse().unwrap(),
         vote: true,
         sizes: 500,
         budget: Budget { trials: Some(90), ..Budget::default() },
-        ..staged(&trained, "predicted@2,he:5=8,predicted@1,he:5=16")
+        ..staged(&evolution_of_trained(), "predicted@2,he:5=8,predicted@1,he:5=16")
     };
     let mut study = study_in(&Memory::default());
     setup.run(&mut study).unwrap();
@@ -182,6 +187,11 @@ fn a_study_that_died_after_any_event_goes_on_to_the_same_trials() {
     for setup in [
         staged(&evolution(), STAGES),
         Setup { objective, ..staged(&StrategySettings::Nsga2 { population: 5 }, STAGES) },
+        Setup {
+            objective: "accuracy".parse().unwrap(),
+            vote: true,
+            ..staged(&evolution_of_trained(), ROUNDS)
+        },
     ] {
         let memory = Memory::default();
         let mut study = study_in(&memory);
