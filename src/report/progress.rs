@@ -68,7 +68,7 @@ impl ProgressFigure {
             Some((trial.number as f64, trial.elapsed_s? / time.1, trial.value? * value.factor))
         };
         let mut points: Vec<(f64, f64, f64)> = trials.iter().filter_map(place).collect();
-        let trained: Vec<(f64, f64, f64, Fidelity)> = refined()
+        let mut trained: Vec<(f64, f64, f64, Fidelity)> = refined()
             .filter_map(|(trial, refined)| {
                 let value = refined.value? * value.factor;
                 Some((trial.number as f64, refined.elapsed_s / time.1, value, refined.fidelity))
@@ -85,10 +85,14 @@ impl ProgressFigure {
             explanation += &format!("; {} trainings", trained.len());
         }
         let near = crowd(points.iter().map(|p| p.2));
-        let before = points.len();
-        points.retain(|p| near.contains(&p.2) || winner.is_some_and(|trial| trial.number as f64 == p.0));
-        if points.len() < before {
-            explanation += &format!("; {} far from the others not shown", before - points.len());
+        let near_trained = crowd(trained.iter().map(|p| p.2));
+        let all = points.len() + trained.len();
+        let wins = |number: f64| winner.is_some_and(|trial| trial.number as f64 == number);
+        points.retain(|p| near.contains(&p.2) || wins(p.0));
+        trained.retain(|p| near.contains(&p.2) || near_trained.contains(&p.2) || wins(p.0));
+        match all - points.len() - trained.len() {
+            0 => {}
+            far => explanation += &format!("; {far} far from the others not shown"),
         }
         let winner = winner.and_then(|trial| {
             let (number, time, value) = place(trial)?;

@@ -193,7 +193,10 @@ impl Ladder {
         let (before, after) = self.stages().split_at(stage.min(self.stages().len()));
         let mut stages = before.to_vec();
         let spent: f64 = before.iter().map(|stage| stage.share).sum();
-        stages.iter_mut().for_each(|stage| stage.share *= speed.elapsed_s / spent);
+        // Shares of the stages before the last one are what these took: they were set here too.
+        if let Some(last) = stages.last_mut() {
+            last.share = rounded(last.share + speed.elapsed_s - spent);
+        }
         let mut time = FILL * speed.left_s;
         for (at, stage) in after.iter().enumerate() {
             let rest = &after[at + 1..];
@@ -322,6 +325,10 @@ mod tests {
         let used = slow.seconds(trained_steps(&top, None), top.count.unwrap());
         assert!((270.0..300.0).contains(&used), "{ladder} takes {used}");
         assert!((ladder.end(last - 1) - 1500.0 / 1788.0).abs() < 0.01, "{}", ladder.end(last - 1));
+        let shares = |ladder: &Ladder| -> Vec<f64> {
+            ladder.stages()[..last - 1].iter().map(|stage| stage.share).collect()
+        };
+        assert_eq!(shares(&ladder), shares(&planned), "only the stage that just ended took something else");
         // Hardly any time left: not one more stage that would bring nothing new.
         let late = planned.fitted_from(last, &Speed { left_s: 5.0, ..slow });
         assert_eq!(late.stages().len(), last, "{late}");
