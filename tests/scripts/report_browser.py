@@ -168,14 +168,20 @@ def main():
         for trial, state, cells in zip(trials, states, data["genotypes"])
         if state == "finished" and any(data["operations"][op] == operation for op in cells[0][::2] + cells[2][::2])
     }
-    check(f"the words 'finished {operation}' leave those trials", set(shown()) == having, (len(shown()), len(having)))
+
+    def leaves(wanted):
+        # The longest page has 500 rows.
+        left = set(shown())
+        return left <= wanted and len(left) == min(len(wanted), 500)
+
+    check(f"the words 'finished {operation}' leave those trials", leaves(having), (len(shown()), len(having)))
     find("#filter-clear").click()
     check("clearing the filters brings all back", f"{rows} trials" in find("#count").text, find("#count").text)
     find("#ranges summary").click()
     low = sorted(value for value in accuracies if value is not None)[rows // 2]
     find("#ranges input[data-range=accuracy][data-side=least]").send_keys(f"{100 * low:.4f}")
     wanted = {trial for trial in trials if accuracy_of[trial] is not None and 100 * accuracy_of[trial] >= round(100 * low, 4)}
-    check("a least accuracy leaves those trials", set(shown()) == wanted, (len(shown()), len(wanted)))
+    check("a least accuracy leaves those trials", leaves(wanted), (len(shown()), len(wanted)))
     faded = len(find_all("#scatter circle.faded"))
     check("the others fade in the charts", faded > 0 and len(find_all("#parallel .brush")) == 1, faded)
     find("#filter-clear").click()
