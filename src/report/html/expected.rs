@@ -13,13 +13,18 @@ use serde_json::Value;
 const MAX_POINTS: usize = 160;
 
 /// The trials that were drawn at random from the space, whatever had been found before: all of a random search,
-/// those before the first generation of an evolution was full; none where that is not known.
+/// those before the first generation of an evolution was full, or before anybody was trained if its parents are trained
+/// ones; none where that is not known.
 pub(super) fn random_trials<'t>(settings: &SearchSettings, trials: &'t [Trial]) -> Vec<&'t Trial> {
     let settings_json = serde_json::to_value(settings).unwrap_or_default();
     let strategy = &settings_json["strategy"];
     let given = settings_json["warm_start"].as_array().map_or(0, Vec::len);
+    let trained = trials.iter().flat_map(|trial| &trial.refined).map(|refined| refined.finished_ms).min();
+    let breeds_trained = strategy["parents"].as_str() == Some("trained");
+    let learns = trained.filter(|_| breeds_trained);
     let start = match strategy["name"].as_str() {
         Some("random") => usize::MAX,
+        Some("evolution") if breeds_trained => usize::MAX,
         Some("evolution" | "nsga2") => strategy["population"].as_u64().map_or(0, |n| n as usize),
         _ => 0,
     };
@@ -34,6 +39,7 @@ pub(super) fn random_trials<'t>(settings: &SearchSettings, trials: &'t [Trial]) 
             trials[..known].iter().filter(finished).count() < start
         })
         .map(|(_, trial)| trial)
+        .take_while(|trial| learns.is_none_or(|learns| trial.started_ms < learns))
         .filter(finished)
         .collect()
 }

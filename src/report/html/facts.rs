@@ -20,7 +20,7 @@ pub(super) fn strategy(settings: &SearchSettings) -> String {
         .into_iter()
         .flatten()
         .filter(|(key, _)| *key != "name")
-        .map(|(key, value)| format!("{} {value}", key.replace('_', " ")))
+        .map(|(key, value)| format!("{} {}", key.replace('_', " "), plain(value)))
         .collect();
     if parts.is_empty() { name } else { format!("{name} ({})", parts.join(", ")) }
 }

@@ -302,6 +302,23 @@ fn random_draws_are_those_before_the_search_learns() {
     // not know six.
     let numbers: Vec<u64> = drawn.iter().map(|trial| trial.number).collect();
     assert_eq!(numbers, [0, 1, 2, 4, 7, 8, 9, 11]);
+    // With trained parents, all that began before somebody was trained.
+    let trained = json!({ "name": "evolution", "population": 6, "sample": 2, "parents": "trained" });
+    let mut bred = study("study", 40, trained);
+    let count = |bred: &ReportedStudy| expected::random_trials(&bred.record.settings, &bred.trials).len();
+    assert_eq!(count(&bred), finished(&bred), "nobody was trained");
+    bred.trials.iter_mut().for_each(|trial| trial.started_ms = 10 * trial.number);
+    bred.trials[4].refined.push(Refinement {
+        fidelity: Fidelity::He { steps: 5 },
+        value: Some(0.5),
+        reason: None,
+        scores: Scores::default(),
+        finished_ms: 195,
+        wall_s: 1.0,
+        elapsed_s: 1.0,
+    });
+    let early = bred.trials[..20].iter().filter(|trial| trial.value.is_some()).count();
+    assert_eq!(count(&bred), early);
     let data = data_of(&page(&evolution));
     let curve = &data["random"]["expected"]["accuracy"];
     assert_eq!(curve["n"], json!([1, 2, 3, 4, 5, 6, 7, 8]));
