@@ -163,6 +163,7 @@ fn train(steps: usize) -> foretell::Result<()> {
         seed: 1,
         steps: 1000,
         ghn: GhnConfig::ghn2(10),
+        start: None,
         images: ImagesConfig { source: "fashion-mnist".into(), batch: 64, augment: true },
         architectures: ArchitecturesConfig {
             spaces: vec![SpaceShare { space: "deepnets1m".into(), share: 1.0 }],

@@ -1,5 +1,6 @@
 //! Training a small GHN: it learns, it does not depend on threads, and a resumed run equals an uninterrupted one.
 
+use foretell::ghn::Ghn;
 use foretell::images::{DataSet, ImageSet, Normalisation};
 use foretell::training::{Ending, HeldOutReport, Observer, StepReport, TrainConfig, Trainer, fit_ghn};
 use std::path::Path;
@@ -205,6 +206,42 @@ fn the_number_of_threads_changes_nothing() {
         std::fs::read(folder.path().join("checkpoint.safetensors")).unwrap()
     };
     assert_eq!(run(1), run(3));
+}
+
+#[test]
+fn a_run_starts_from_a_given_hypernetwork_and_does_not_need_it_to_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = folder.path().join("first");
+    train(&first, false, None);
+    let file = folder.path().join("start.safetensors");
+    std::fs::copy(first.join("best.safetensors"), &file).unwrap();
+    let start = TrainConfig { start: Some(file.display().to_string()), seed: 4, ..config() };
+    let tensors = |ghn: &Ghn| -> Vec<Vec<f32>> {
+        ghn.vars().iter().map(|(_, var)| var.flatten_all().unwrap().to_vec1().unwrap()).collect()
+    };
+    let given = Ghn::load(&file).unwrap();
+    let trainer = Trainer::new(start.clone(), &data()).unwrap();
+    assert_eq!(tensors(trainer.ghn()), tensors(&given));
+    assert_eq!(tensors(&trainer.trained().unwrap()), tensors(&given));
+
+    let run = |name: &str, resume, stop_after| {
+        let mut log = Log { stop_after, ..Log::default() };
+        let stop = log.stop.clone();
+        fit_ghn(start.clone(), &data(), &folder.path().join(name), resume, &stop, &mut log).unwrap()
+    };
+    assert_eq!(run("whole", false, None), Ending::Finished);
+    assert_eq!(run("stopped", false, Some(2)), Ending::Stopped);
+    std::fs::remove_file(&file).unwrap();
+    assert_eq!(run("stopped", true, None), Ending::Finished);
+    assert_eq!(weights(&folder.path().join("stopped")), weights(&folder.path().join("whole")));
+    let error = Trainer::new(start.clone(), &data()).map(|_| ()).unwrap_err().to_string();
+    assert!(error.contains("start.safetensors"), "{error}");
+
+    given.save(&file).unwrap();
+    let mut other = start;
+    other.ghn.hid = 16;
+    let error = Trainer::new(other, &data()).map(|_| ()).unwrap_err().to_string();
+    assert!(error.contains("start.safetensors") && error.contains("\"hid\":8"), "{error}");
 }
 
 #[test]

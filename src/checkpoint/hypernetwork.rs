@@ -66,6 +66,14 @@ impl Ghn {
         Ok(from_safetensors(Path::new("bundled/ghn2-fashion.safetensors"), BUNDLED)?.ghn)
     }
 
+    /// A hypernetwork by what a user names it: `bundled`, or a file.
+    ///
+    /// # Errors
+    /// See [`Checkpoint::read`].
+    pub fn open(name: &str) -> Result<Ghn> {
+        if name == "bundled" { Ghn::bundled() } else { Ghn::load(name) }
+    }
+
     /// Writes tensors and settings as safetensors, as a whole or not at all.
     ///
     /// # Errors

@@ -91,7 +91,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let candidates: Vec<&Candidate> = known.iter().map(|&at| &candidates[at]).collect();
     let mut ghns = Vec::new();
     for name in &args.ghn {
-        ghns.push((short_name(name), load(name).with_context(|| format!("--ghn {name}"))?));
+        ghns.push((short_name(name), Ghn::open(name).with_context(|| format!("--ghn {name}"))?));
     }
     let probe = FeatureProbe::new(&images::open(&args.images)?, args.seed)?;
     let described = described(&candidates, &ghns, &probe)?;
@@ -110,10 +110,6 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let mut text = properties_text(&rows);
     written.iter().for_each(|path| text += &format!("wrote {}\n", path.display()));
     print(&text)
-}
-
-fn load(name: &str) -> Result<Ghn> {
-    if name == "bundled" { Ghn::bundled() } else { Ghn::load(name) }
 }
 
 /// A checkpoint's file name without its ending.

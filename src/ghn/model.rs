@@ -148,6 +148,30 @@ impl Ghn {
         self.map(|tensor| Ok(tensor.to_device(device)?))
     }
 
+    /// A copy with `config`, which may differ in the number of classes: what predicts classifiers is then drawn from
+    /// `seed`, and everything else is kept.
+    ///
+    /// # Errors
+    /// Any other difference between the settings; [`Error::Config`] names both.
+    pub fn adapted(&self, config: &GhnConfig, seed: u64) -> Result<Ghn> {
+        let own = GhnConfig { num_classes: config.num_classes, ..self.config.clone() };
+        if own != *config {
+            let [old, new] = [&own, config].map(|c| serde_json::to_string(c).expect("plain data serialises"));
+            return Err(Error::Config(format!("a hypernetwork of {old} makes none of {new}")));
+        }
+        if self.config == *config {
+            return self.map(|tensor| Ok(tensor.clone()));
+        }
+        let fresh = Ghn::new(config.clone(), seed)?;
+        let mut tensors = BTreeMap::new();
+        for (name, new) in fresh.vars {
+            let old = self.tensor(&name)?;
+            let kept = if old.dims() == new.dims() { old } else { new.as_tensor() };
+            tensors.insert(name, kept.detach().copy()?);
+        }
+        Ghn::from_tensors(config.clone(), tensors)
+    }
+
     fn map(&self, convert: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Ghn> {
         let mut tensors = BTreeMap::new();
         for (name, var) in &self.vars {
@@ -177,6 +201,39 @@ mod tests {
         for value in &flat(3)[0] {
             assert!(value.abs() <= 0.25, "bias_class.1.bias is uniform within 16^-1/2, found {value}");
         }
+    }
+
+    #[test]
+    fn other_classes_keep_all_but_the_classifiers() {
+        let ghn = Ghn::new(small(), 1).unwrap();
+        let config = GhnConfig { num_classes: 7, ..small() };
+        let adapted = ghn.adapted(&config, 2).unwrap();
+        let values = |ghn: &Ghn, name: &str| -> Vec<f32> {
+            ghn.tensor(name).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+        };
+        let fresh = Ghn::new(config, 2).unwrap();
+        let mut drawn = Vec::new();
+        for (name, _) in adapted.vars() {
+            if values(&adapted, &name) == values(&ghn, &name) {
+                continue;
+            }
+            assert_eq!(values(&adapted, &name), values(&fresh, &name), "{name}");
+            drawn.push(name);
+        }
+        assert_eq!(
+            drawn,
+            [
+                "bias_class.1.bias",
+                "bias_class.1.weight",
+                "decoder.class_layer_predictor.1.bias",
+                "decoder.class_layer_predictor.1.weight"
+            ]
+        );
+        let same = ghn.adapted(&small(), 2).unwrap();
+        same.vars()[0].1.set(&Tensor::zeros_like(same.vars()[0].1.as_tensor()).unwrap()).unwrap();
+        assert!(values(&ghn, "bias_class.1.bias").iter().any(|&v| v != 0.0), "a copy shares its weights");
+        let message = ghn.adapted(&GhnConfig { hid: 16, ..small() }, 2).unwrap_err().to_string();
+        assert!(message.contains("\"hid\":8") && message.contains("\"hid\":16"), "{message}");
     }
 
     #[test]

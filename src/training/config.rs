@@ -18,6 +18,10 @@ pub struct TrainConfig {
     pub steps: u64,
     /// The hypernetwork.
     pub ghn: GhnConfig,
+    /// Hypernetwork that the run starts from, `bundled` or a file, of the same settings but for the number of classes;
+    /// none: random weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<String>,
     /// Images.
     pub images: ImagesConfig,
     /// Architectures.

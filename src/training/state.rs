@@ -87,9 +87,8 @@ impl Trainer {
                 _ => moments.insert(name, tensor),
             };
         }
-        let mut trainer = Trainer::new(config, data)?;
-        trainer.ghn = Ghn::from_tensors(trainer.config.ghn.clone(), weights)?;
-        trainer.adam = super::adam::Adam::new(trainer.config.optimizer.clone(), trainer.ghn.vars());
+        let ghn = Ghn::from_tensors(config.ghn.clone(), weights)?;
+        let mut trainer = Trainer::with_ghn(config, ghn, data)?;
         trainer.adam.restore(&moments, &position.adam_steps)?;
         if let Some(average) = &mut trainer.average {
             average.restore(&averages)?;

@@ -82,8 +82,20 @@ impl Trainer {
     /// A run at its beginning.
     ///
     /// # Errors
-    /// If spaces, images and hypernetwork do not fit together.
+    /// If spaces, images and hypernetwork do not fit together, or the hypernetwork to start from cannot be read or has
+    /// other settings.
     pub fn new(config: TrainConfig, data: &DataSet) -> Result<Trainer> {
+        let ghn = match &config.start {
+            None => Ghn::new(config.ghn.clone(), config.seed)?,
+            Some(start) => Ghn::open(start)?
+                .adapted(&config.ghn, config.seed)
+                .map_err(|error| Error::Config(format!("start: {start}: {error}")))?,
+        };
+        Trainer::with_ghn(config, ghn, data)
+    }
+
+    /// A run at its beginning with given weights.
+    pub(super) fn with_ghn(config: TrainConfig, ghn: Ghn, data: &DataSet) -> Result<Trainer> {
         let train = data.training()?.clone();
         let classes = train.classes().len();
         if classes != config.ghn.num_classes {
@@ -92,7 +104,6 @@ impl Trainer {
                 config.ghn.num_classes, config.images.source
             )));
         }
-        let ghn = Ghn::new(config.ghn.clone(), config.seed)?;
         let adam = Adam::new(config.optimizer.clone(), ghn.vars());
         let decay = config.average;
         let average = (decay > 0.0).then(|| Average::new(decay, &ghn.vars())).transpose()?;

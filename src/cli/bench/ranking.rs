@@ -139,7 +139,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let rows = match args.stored {
         true => read_cheap(&path, &plan)?,
         false => {
-            let ghn = if args.ghn == "bundled" { Ghn::bundled()? } else { Ghn::load(&args.ghn)? };
+            let ghn = Ghn::open(&args.ghn)?;
             let scorer = CheapScorer::new(&set, plan, ghn, &data)?.with_one_batch_scores(&ONE_BATCH);
             let fidelities = fidelities(&args, &stages);
             let progress = |done: usize, total: usize, id: &str| eprintln!("{done} of {total}: {id}");
