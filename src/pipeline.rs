@@ -108,13 +108,7 @@ impl GhnEvaluator {
         };
         let data = images::open(&settings.images)?;
         let classes = data.classes().len();
-        if classes != ghn.config().num_classes {
-            return Err(Error::Config(format!(
-                "the hypernetwork predicts classifiers of {} classes, {} has {classes}",
-                ghn.config().num_classes,
-                settings.images
-            )));
-        }
+        ghn.check_classes(classes, &settings.images)?;
         let clean = data.validation.prepare(settings.eval_images)?;
         let noisy = NoiseBank::new(
             &data.validation,

@@ -1,5 +1,6 @@
 //! The command line: one file per command, each with its flags (`Args`) and a `run` function.
 
+mod adapt_ghn;
 mod agreement;
 mod arch;
 mod bench;
@@ -87,6 +88,8 @@ pub enum Command {
     Export(Box<export::Args>),
     /// Train a graph hypernetwork on architectures drawn on the fly
     TrainGhn(train_ghn::Args),
+    /// Train a graph hypernetwork that is there already for other images, in minutes
+    AdaptGhn(adapt_ghn::Args),
     /// Train a plain sample of architectures: the truth that rankings are measured against
     Truth(truth::Args),
     /// Measure how far rankings can be trusted, or kernels on this machine
@@ -133,6 +136,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Train(args) => train::run(*args),
         Command::Export(args) => export::run(*args),
         Command::TrainGhn(args) => train_ghn::run(args),
+        Command::AdaptGhn(args) => adapt_ghn::run(args),
         Command::Truth(args) => truth::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Data(args) => data::run(args),

@@ -31,7 +31,7 @@ pub struct Args {
     /// scores of RUN]
     #[arg(long, value_name = "FILE|RUN")]
     measured: Option<PathBuf>,
-    /// Columns to predict [default: accuracy, robustness, latency_ms and loss, as far as there are]
+    /// Columns to predict [default: accuracy, robustness, latency_ms, loss and convergence, as far as there are]
     #[arg(long, value_name = "COLUMN,...", value_delimiter = ',')]
     property: Vec<String>,
     /// Hypernetworks whose embeddings are features: bundled, or .safetensors or .pt files
@@ -55,7 +55,7 @@ pub struct Args {
 }
 
 /// What is predicted if nothing is asked for.
-const PROPERTIES: [&str; 4] = ["accuracy", "robustness", "latency_ms", "loss"];
+const PROPERTIES: [&str; 5] = ["accuracy", "robustness", "latency_ms", "loss", "convergence"];
 
 /// Runs the command.
 pub fn run(args: Args) -> anyhow::Result<()> {

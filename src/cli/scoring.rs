@@ -68,6 +68,9 @@ impl std::str::FromStr for NoiseLevels {
     }
 }
 
+/// Images like those that the bundled hypernetwork was trained on.
+const KNOWN: [&str; 2] = ["fashion-mnist", "fashion-mnist-slice"];
+
 /// What is scored without any flag.
 pub(super) fn default_evaluation() -> EvaluationSettings {
     EvaluationSettings {
@@ -116,6 +119,13 @@ impl ScoringArgs {
         let device = self.device.open()?;
         check(evaluation.precision, &device)?;
         let evaluator = GhnEvaluator::new(evaluation.clone())?;
+        let images = &evaluation.images;
+        if evaluation.ghn.is_none() && !KNOWN.contains(&images.as_str()) {
+            eprintln!(
+                "note: the bundled hypernetwork was trained on Fashion-MNIST; weights that it predicts for {images} are \
+                 poor until it is adapted: foretell adapt-ghn --images {images}"
+            );
+        }
         if device.is_cpu() {
             return Ok(evaluator);
         }

@@ -136,13 +136,8 @@ impl Source {
             "torch" => Source::Random(RandomInit::Torch),
             "ghn" => {
                 let ghn = if is_bundled(&args.ghn) { Ghn::bundled()? } else { Ghn::load(&args.ghn)? };
-                let found = ghn.config().num_classes;
-                ensure!(
-                    found == classes,
-                    "--ghn {}: it predicts classifiers of {found} classes, {} has {classes}",
-                    args.ghn.display(),
-                    args.images
-                );
+                ghn.check_classes(classes, &args.images)
+                    .with_context(|| format!("--ghn {}", args.ghn.display()))?;
                 Source::Predicted(Box::new(on(ghn, args.device)?))
             }
             file => {

@@ -4,11 +4,13 @@ use super::configured::ConfiguredArgs;
 use super::device::DeviceFlag;
 use super::interrupt::stop_flag;
 use super::output::print;
-use crate::images;
+use crate::images::{self, DataSet};
 use crate::report::training_plot;
 use crate::training::{Ending, HeldOutReport, Observer, StepReport, TrainConfig, fit_ghn_on};
+use candle_core::Device;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::collections::VecDeque;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Train a graph hypernetwork on architectures drawn on the fly.
@@ -33,10 +35,21 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let folder = args.run.folder()?;
     let device = args.device.open()?;
     let data = images::open(&config.images.source)?;
+    outcome(fit(&device, config, &data, &folder, args.run.resume)?)
+}
+
+/// Trains in `folder`, shows how it goes, plots the curve and says where the result lies.
+pub(super) fn fit(
+    device: &Device,
+    config: TrainConfig,
+    data: &DataSet,
+    folder: &Path,
+    resume: bool,
+) -> anyhow::Result<Ending> {
     let mut progress = Progress::new(config.steps);
-    let ending = fit_ghn_on(&device, config, &data, &folder, args.run.resume, stop_flag(), &mut progress)?;
+    let ending = fit_ghn_on(device, config, data, folder, resume, stop_flag(), &mut progress)?;
     progress.bar.finish_and_clear();
-    let plots = training_plot(&folder.join("metrics.csv"), &folder)?;
+    let plots = training_plot(&folder.join("metrics.csv"), folder)?;
     let mut text = match ending {
         Ending::Finished => {
             format!("trained; the best GHN is {}\n", folder.join("best.safetensors").display())
@@ -47,6 +60,11 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         text += &format!("  {}\n", plot.display());
     }
     print(&text)?;
+    Ok(ending)
+}
+
+/// What a command that trained ends with.
+pub(super) fn outcome(ending: Ending) -> anyhow::Result<()> {
     match ending {
         Ending::Finished => Ok(()),
         Ending::Stopped => Err(crate::Error::Interrupted.into()),

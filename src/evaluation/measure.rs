@@ -138,15 +138,9 @@ impl<'a> Evaluation<'a> {
     ) -> Result<()> {
         let classes = self.images.classes();
         for one in weights {
-            if let Source::Ghn(ghn) = &one.source
-                && ghn.config().num_classes != classes
-            {
-                return Err(Error::Config(format!(
-                    "{}: the hypernetwork predicts classifiers of {} classes, {} has {classes}",
-                    one.name,
-                    ghn.config().num_classes,
-                    self.plan.images
-                )));
+            if let Source::Ghn(ghn) = &one.source {
+                let named = |error| Error::Config(format!("{}: {error}", one.name));
+                ghn.check_classes(classes, &self.plan.images).map_err(named)?;
             }
         }
         create_folders(folder)?;

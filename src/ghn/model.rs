@@ -99,6 +99,21 @@ impl Ghn {
         &self.config
     }
 
+    /// Whether it predicts classifiers for `images`, which have `classes` classes.
+    ///
+    /// # Errors
+    /// If not, saying what makes one that does.
+    pub fn check_classes(&self, classes: usize, images: &str) -> Result<()> {
+        let own = self.config.num_classes;
+        if own == classes {
+            return Ok(());
+        }
+        Err(Error::Config(format!(
+            "the hypernetwork predicts classifiers of {own} classes, {images} has {classes}; `foretell adapt-ghn --images \
+             {images}` makes one that fits"
+        )))
+    }
+
     /// All tensors as variables, sorted by name. They share storage with the hypernetwork: an optimiser that sets
     /// them trains it.
     pub fn vars(&self) -> Vec<(String, Var)> {

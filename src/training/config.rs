@@ -135,7 +135,7 @@ impl TrainConfig {
     }
 
     /// Why the values make no run, if they do not.
-    fn check(&self) -> Result<(), String> {
+    pub(crate) fn check(&self) -> Result<(), String> {
         let positive = [
             ("steps", self.steps),
             ("images.batch", self.images.batch as u64),

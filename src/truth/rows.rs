@@ -53,6 +53,18 @@ impl TruthRow {
         }
         self.scores.noise.iter().find(|level| level.sd == sd).map(|level| level.accuracy)
     }
+
+    /// How soon it learned: the mean of the validation accuracy over the training's steps, 0..1 (area under the curve
+    /// by the trapezoid rule). None of a training that diverged, or of fewer than two points.
+    pub fn convergence(&self) -> Option<f64> {
+        self.scores.accuracy?;
+        let steps =
+            self.curve.last()?.step.checked_sub(self.curve.first()?.step).filter(|&steps| steps > 0)?;
+        let area = |pair: &[CurvePoint]| {
+            (pair[1].step - pair[0].step) as f64 * f64::midpoint(pair[0].accuracy, pair[1].accuracy)
+        };
+        Some(self.curve.windows(2).map(area).sum::<f64>() / steps as f64)
+    }
 }
 
 /// Reads rows; one that came twice is kept once, so that files of several sittings can be joined.
@@ -85,8 +97,8 @@ pub(super) fn rows_to_text(rows: &[TruthRow]) -> String {
 pub(super) fn table_csv(rows: &[TruthRow], noise: &[f64]) -> String {
     let levels: String = noise.iter().map(|sd| format!(",accuracy_sd_{sd}")).collect();
     let mut text = format!(
-        "id,hash,seed,accuracy,accuracy_se,loss,test_images{levels},robustness,last_validation_accuracy,latency_ms,\
-         params,macs,train_s,reason\n"
+        "id,hash,seed,accuracy,accuracy_se,loss,test_images{levels},robustness,last_validation_accuracy,convergence,\
+         latency_ms,params,macs,train_s,reason\n"
     );
     fn optional(value: Option<impl ToString>) -> String {
         value.map_or_else(String::new, |value| value.to_string())
@@ -95,7 +107,7 @@ pub(super) fn table_csv(rows: &[TruthRow], noise: &[f64]) -> String {
         let scores = &row.scores;
         let noisy: String = noise.iter().map(|&sd| format!(",{}", optional(row.accuracy_at(sd)))).collect();
         text += &format!(
-            "{},{},{},{},{},{},{}{noisy},{},{},{},{},{},{:.1},{}\n",
+            "{},{},{},{},{},{},{}{noisy},{},{},{},{},{},{},{:.1},{}\n",
             row.id,
             row.hash,
             row.seed,
@@ -105,6 +117,7 @@ pub(super) fn table_csv(rows: &[TruthRow], noise: &[f64]) -> String {
             optional(scores.images),
             optional(scores.robustness),
             optional(row.curve.last().map(|point| point.accuracy)),
+            optional(row.convergence()),
             optional(scores.latency_ms),
             optional(scores.params),
             optional(scores.macs),
@@ -129,4 +142,43 @@ pub(super) fn curves_csv(rows: &[TruthRow]) -> String {
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn convergence_is_the_area_under_the_curve() {
+        let point = |step: u64, accuracy: f64| CurvePoint {
+            epoch: 0,
+            step,
+            loss: None,
+            accuracy,
+            validation_loss: 1.0,
+            seconds: 1.0,
+        };
+        let mut row = TruthRow {
+            id: "small/0".into(),
+            hash: serde_json::from_str("\"00000000000000000000000000000007\"").unwrap(),
+            seed: 1,
+            scores: Scores { accuracy: Some(0.8), ..Scores::default() },
+            reason: None,
+            curve: vec![point(0, 0.1), point(10, 0.5), point(40, 0.7)],
+            train_s: 1.0,
+        };
+        // 10 steps at 0.3 and 30 at 0.6 in the mean.
+        assert!((row.convergence().unwrap() - 0.525).abs() < 1e-12);
+        let header = table_csv(&[], &[]);
+        let column = header.trim_end().split(',').position(|name| name == "convergence").unwrap();
+        let table = table_csv(std::slice::from_ref(&row), &[]);
+        let fields: Vec<&str> = table.lines().nth(1).unwrap().split(',').collect();
+        assert_eq!(fields.len(), header.split(',').count());
+        assert!(fields[column].starts_with("0.52"), "{table}");
+        row.scores.accuracy = None;
+        assert_eq!(row.convergence(), None);
+        row.scores.accuracy = Some(0.1);
+        row.curve.truncate(1);
+        assert_eq!(row.convergence(), None);
+    }
 }

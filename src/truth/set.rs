@@ -119,6 +119,8 @@ impl TruthSet {
         }
         set.config = config;
         set.write_head()?;
+        // The tables of an earlier version may have had fewer columns.
+        set.write_rows()?;
         Ok(set)
     }
 
