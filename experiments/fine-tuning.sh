@@ -9,7 +9,7 @@
 #   IMAGES=fashion-mnist TRAIN_ON=train SPACE=small ARCHS=20 SEED=2000
 #   EPOCHS="1 5 20"       all training images
 #   SHOTS="10 100"        images of each class, for SHOT_EPOCHS epochs
-#   SHOT_EPOCHS=20 RATES="0.003 0.01 0.025" BATCH=64 TEST_IMAGES=10000 GHN=bundled
+#   SHOT_EPOCHS=20 RATES="0.025 0.05 0.1" BATCH=64 TEST_IMAGES=10000 GHN=bundled
 #
 # Interrupted, the same command goes on. OUT/results.csv has a row for every run. The learning rate of an arm is to be
 # chosen on the validation accuracy of its last epoch (column validation), never on the test.
@@ -19,7 +19,7 @@ FORETELL=${FORETELL:-foretell}
 IMAGES=${IMAGES:-fashion-mnist} TRAIN_ON=${TRAIN_ON:-train} SPACE=${SPACE:-small}
 ARCHS=${ARCHS:-20} SEED=${SEED:-2000}
 EPOCHS=${EPOCHS-1 5 20} SHOTS=${SHOTS-10 100} SHOT_EPOCHS=${SHOT_EPOCHS:-20}
-RATES=${RATES:-0.003 0.01 0.025} BATCH=${BATCH:-64} TEST_IMAGES=${TEST_IMAGES:-10000} GHN=${GHN:-bundled}
+RATES=${RATES:-0.025 0.05 0.1} BATCH=${BATCH:-64} TEST_IMAGES=${TEST_IMAGES:-10000} GHN=${GHN:-bundled}
 
 mkdir -p "$OUT"
 $FORETELL space sample "$SPACE" --count "$ARCHS" --seed "$SEED" > "$OUT/architectures.jsonl"

@@ -86,4 +86,25 @@ fn a_search_on_other_images_says_what_the_bundled_hypernetwork_knows() {
     assert!(said.contains("10 classes") && said.contains("foretell adapt-ghn --images shades"), "{said}");
     let out = foretell(path, &[&search[..], &["fashion-mnist-slice"]].concat());
     assert!(out.status.success() && !text(&out.stderr).contains("adapt-ghn"), "{}", text(&out.stderr));
+
+    // A later build may come with another hypernetwork: what was begun with this one does not go on with that.
+    let study = path.join("run/study.json");
+    let written = std::fs::read_to_string(&study).unwrap();
+    let sha256 = Ghn::sha256("bundled").unwrap();
+    assert!(written.contains(&sha256), "{written}");
+    std::fs::write(&study, written.replace(&sha256, &sha256.replace('0', "1"))).unwrap();
+    for (arguments, reason) in [
+        (
+            &["search", "--resume", "--out", "run", "--trials", "2"][..],
+            "bundled hypernetwork of another build",
+        ),
+        (&["export", "run", "--out", "winner.onnx"], "another one than when the study in run was begun"),
+    ] {
+        let out = foretell(path, arguments);
+        assert_eq!(out.status.code(), Some(1), "{arguments:?}");
+        assert!(text(&out.stderr).contains(reason), "{arguments:?}: {}", text(&out.stderr));
+    }
+    std::fs::write(&study, written.replace(&format!("\"{sha256}\""), "null")).unwrap();
+    let out = foretell(path, &["search", "--resume", "--out", "run", "--trials", "2"]);
+    assert!(text(&out.stderr).contains("does not say which bundled hypernetwork"), "{}", text(&out.stderr));
 }

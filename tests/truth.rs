@@ -186,6 +186,15 @@ fn rankings_are_measured_against_the_truth() {
         assert_eq!(text(&again.stdout), table);
         assert_eq!(std::fs::read(path.join("ranking/scores.jsonl")).unwrap(), scores);
     }
+    // Scores of another hypernetwork of the same name can still be shown, but not added to.
+    let key = "\"ghn_sha256\":\"";
+    let at = text(&scores).find(key).unwrap() + key.len();
+    let mut others = scores.clone();
+    others[at] = if others[at] == b'0' { b'1' } else { b'0' };
+    std::fs::write(path.join("ranking/scores.jsonl"), others).unwrap();
+    assert_eq!(text(&with(&[&short[..], &["--stored"]].concat()).stdout), table);
+    assert!(text(&with(&short).stderr).contains("another value of `ghn_sha256`"));
+    std::fs::write(path.join("ranking/scores.jsonl"), scores).unwrap();
     // Another number of steps is measured beside the others.
     let out = with(&["--steps", "3", "--samples", "50", "--top", "1"]);
     assert!(text(&out.stdout).contains("sgd:3 accuracy") && text(&out.stdout).contains("sgd:4 accuracy"));

@@ -11,6 +11,7 @@ use crate::{Error, Result};
 use candle_core::pickle::Object;
 use candle_core::{DType, Tensor};
 use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -72,6 +73,18 @@ impl Ghn {
     /// See [`Checkpoint::read`].
     pub fn open(name: &str) -> Result<Ghn> {
         if name == "bundled" { Ghn::bundled() } else { Ghn::load(name) }
+    }
+
+    /// SHA-256 of the file that [`Ghn::open`] reads, in hexadecimal digits: which hypernetwork it is, whatever its name.
+    ///
+    /// # Errors
+    /// [`Error::Io`] naming the path.
+    pub fn sha256(name: &str) -> Result<String> {
+        let digest = match name {
+            "bundled" => Sha256::digest(BUNDLED),
+            file => Sha256::digest(std::fs::read(file).map_err(Error::io("read", Path::new(file)))?),
+        };
+        Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
     }
 
     /// Writes tensors and settings as safetensors, as a whole or not at all.

@@ -15,7 +15,6 @@ use crate::training::RandomInit;
 use anyhow::{Context, ensure};
 use candle_core::Device;
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
-use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -140,13 +139,8 @@ fn sources(args: &Args, device: &Device) -> anyhow::Result<Vec<Weights>> {
                 (stem.to_string_lossy().into_owned(), given.as_str())
             }
         };
-        let (ghn, identity) = if file == "bundled" {
-            (Ghn::bundled()?, format!("bundled with foretell {}", env!("CARGO_PKG_VERSION")))
-        } else {
-            let bytes = std::fs::read(file).with_context(|| format!("--ghn: cannot read {file}"))?;
-            let digest: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-            (Ghn::load(file)?, format!("sha256 {digest}"))
-        };
+        let ghn = Ghn::open(file).with_context(|| format!("--ghn {given}"))?;
+        let identity = format!("sha256 {}", Ghn::sha256(file)?);
         let ghn = if device.is_cpu() { ghn } else { ghn.to_device(device)? };
         weights.push(Weights { name, identity, source: Source::Ghn(Box::new(ghn)) });
     }

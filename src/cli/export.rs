@@ -305,15 +305,12 @@ fn of_run(run: &Path, choice: TrialChoice, predicts: bool) -> anyhow::Result<Sou
     let (evaluation, sha256) =
         evaluation_of(&record.settings.evaluation).with_context(|| run.display().to_string())?;
     let kept = KeptWeights::of(run).find(trial);
-    if predicts
-        && kept.is_none()
-        && let Some(ghn) = &evaluation.ghn
-    {
+    if predicts && kept.is_none() && (sha256.is_some() || evaluation.ghn.is_some()) {
         let now = evaluation_value(&evaluation)?;
         if now.get("ghn_sha256").and_then(serde_json::Value::as_str) != sha256.as_deref() {
+            let ghn = evaluation.ghn.as_ref().map_or("bundled".into(), |path| path.to_string_lossy());
             bail!(
-                "{}: the file changed since the study in {} was begun with it; name a hypernetwork with --ghn",
-                ghn.display(),
+                "{ghn}: the hypernetwork is another one than when the study in {} was begun; name one with --ghn",
                 run.display()
             );
         }

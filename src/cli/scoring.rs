@@ -2,11 +2,11 @@
 
 use super::device::{DeviceFlag, PrecisionFlag, check};
 use crate::execute::Precision;
+use crate::ghn::Ghn;
 use crate::pipeline::{EvaluationSettings, GhnEvaluator};
 use crate::search::{Limits, Metric, Objective};
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 /// Flags of scoring.
 #[derive(Debug, clap::Args)]
@@ -154,19 +154,15 @@ pub(super) fn set<T: Clone>(place: &mut T, given: &Option<T>) {
     }
 }
 
-/// Evaluation settings with the checkpoint's SHA-256, so that another file of the same name is noticed.
+/// Evaluation settings with the hypernetwork's SHA-256, so that another one of the same name is noticed.
 pub(super) fn evaluation_value(evaluation: &EvaluationSettings) -> anyhow::Result<Value> {
-    let sha256 = match &evaluation.ghn {
-        None => None,
-        Some(path) => {
-            let bytes = std::fs::read(path).map_err(crate::Error::io("read", path))?;
-            Some(Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect::<String>())
-        }
-    };
+    let name = evaluation.ghn.as_ref().map_or("bundled".into(), |path| path.to_string_lossy());
+    let sha256 = Ghn::sha256(&name)?;
     Ok(json!({ "settings": serde_json::to_value(evaluation)?, "ghn_sha256": sha256 }))
 }
 
-/// What [`evaluation_value`] made: the settings and the checkpoint's SHA-256.
+/// What [`evaluation_value`] made: the settings and the hypernetwork's SHA-256, which early studies with the bundled one
+/// do not have.
 pub(super) fn evaluation_of(value: &Value) -> anyhow::Result<(EvaluationSettings, Option<String>)> {
     let part = |key: &str| value.get(key).cloned().unwrap_or_default();
     let evaluation = serde_json::from_value(part("settings")).context("study.json: evaluation settings")?;

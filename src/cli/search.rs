@@ -295,16 +295,24 @@ fn resumed(args: &mut Args) -> anyhow::Result<(Option<Folder>, StudyRecord)> {
     readable(&record.settings).with_context(|| path.display().to_string())?;
     let asked = args.over(record.settings.clone())?;
     let (ours, theirs) = (evaluation_of(&record.settings.evaluation)?, evaluation_of(&asked.evaluation)?);
-    if let Some(ghn) = &theirs.0.ghn
-        && ours.0.ghn == theirs.0.ghn
-        && ours.1 != theirs.1
-    {
-        bail!(
-            "{}: the file changed since the study in {} was begun with it; put the old file back, or begin \
-             another study",
-            ghn.display(),
-            path.display()
-        );
+    if ours.0.ghn == theirs.0.ghn && ours.1 != theirs.1 {
+        let study = path.display();
+        match (&theirs.0.ghn, &ours.1) {
+            (Some(ghn), _) => bail!(
+                "{}: the file changed since the study in {study} was begun with it; put the old file back, or begin \
+                 another study",
+                ghn.display()
+            ),
+            (None, Some(_)) => bail!(
+                "the study in {study} was begun with the bundled hypernetwork of another build of foretell; go on with \
+                 that build, or begin another study"
+            ),
+            (None, None) => {
+                eprintln!(
+                    "note: the study does not say which bundled hypernetwork began it; scores may differ"
+                );
+            }
+        }
     }
     let mut differences = record.settings.differences(&asked);
     // Told by the path and the name beside them.

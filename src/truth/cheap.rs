@@ -33,7 +33,7 @@ use std::time::Instant;
 pub struct CheapPlan {
     /// The hypernetwork: its file, or `bundled`.
     pub ghn: String,
-    /// Digest of the file, so that another one of the same name is noticed.
+    /// The first digits of its SHA-256, so that another one of the same name is noticed.
     pub ghn_sha256: String,
     /// Validation images that scores are measured on.
     pub eval_images: usize,
@@ -110,14 +110,40 @@ struct Header {
 const FORMAT: &str = "foretell-cheap-scores";
 const VERSION: u32 = 1;
 
-/// Reads stored scores; those measured by another plan are an error.
+/// Reads stored scores; those measured by another plan are an error. The hypernetwork need not be there any more: which
+/// one it was is not compared beyond its name.
 ///
 /// # Errors
 /// If the file cannot be read, a line is damaged, or the plan differs; the message names it.
-pub fn read_cheap(path: &Path, plan: &CheapPlan) -> Result<Vec<CheapRow>> {
+pub fn read_stored(path: &Path, plan: &CheapPlan) -> Result<Vec<CheapRow>> {
+    let Some((header, rows)) = read(path)? else { return Ok(Vec::new()) };
+    let known = CheapPlan { ghn_sha256: header.ghn_sha256.clone(), ..plan.clone() };
+    same_plan(path, &header, &known).map(|()| rows)
+}
+
+/// Reads stored scores to go on with `plan`.
+fn read_to_go_on(path: &Path, plan: &CheapPlan) -> Result<Vec<CheapRow>> {
+    let Some((header, rows)) = read(path)? else { return Ok(Vec::new()) };
+    same_plan(path, &header, plan).map(|()| rows)
+}
+
+fn same_plan(path: &Path, header: &CheapPlan, plan: &CheapPlan) -> Result<()> {
+    match first_difference(header, plan) {
+        None => Ok(()),
+        Some(key) => Err(Error::format(
+            path,
+            format!(
+                "the scores were measured with another value of `{key}`; go on with that one, or name another folder"
+            ),
+        )),
+    }
+}
+
+/// The plan and the rows of a file, if there is one.
+fn read(path: &Path) -> Result<Option<(CheapPlan, Vec<CheapRow>)>> {
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(Error::io("read", path)(error)),
     };
     let wrong = |line: usize, reason: String| Error::format(path, format!("line {line}: {reason}"));
@@ -127,18 +153,11 @@ pub fn read_cheap(path: &Path, plan: &CheapPlan) -> Result<Vec<CheapRow>> {
     if (header.format.as_str(), header.version) != (FORMAT, VERSION) {
         return Err(wrong(1, format!("{} version {}", header.format, header.version)));
     }
-    if let Some(key) = first_difference(&header.plan, plan) {
-        return Err(Error::format(
-            path,
-            format!(
-                "the scores were measured with another value of `{key}`; go on with that one, or name another folder"
-            ),
-        ));
-    }
-    lines
+    let rows = lines
         .enumerate()
         .map(|(i, line)| serde_json::from_str(line).map_err(|error| wrong(i + 2, error.to_string())))
-        .collect()
+        .collect::<Result<_>>()?;
+    Ok(Some((header.plan, rows)))
 }
 
 fn write_cheap(path: &Path, plan: &CheapPlan, rows: &[CheapRow]) -> Result<()> {
@@ -155,13 +174,7 @@ impl<'a> CheapScorer<'a> {
     /// # Errors
     /// If hypernetwork and images differ in their classes, or a setting is out of range.
     pub fn new(set: &'a TruthSet, plan: CheapPlan, ghn: Ghn, data: &'a DataSet) -> Result<CheapScorer<'a>> {
-        let (classes, found) = (data.classes().len(), ghn.config().num_classes);
-        if classes != found {
-            return Err(Error::Config(format!(
-                "the hypernetwork predicts classifiers of {found} classes, {} has {classes}",
-                data.name
-            )));
-        }
+        ghn.check_classes(data.classes().len(), &set.config().training.images)?;
         let Some(first) = set.architectures().first() else {
             return Err(Error::Config(format!("{} holds no architecture", set.folder().display())));
         };
@@ -193,7 +206,7 @@ impl<'a> CheapScorer<'a> {
         stop: &AtomicBool,
         observer: &(dyn Fn(usize, usize, &str) + Sync),
     ) -> Result<(Ending, Vec<CheapRow>)> {
-        let rows = read_cheap(path, &self.plan)?;
+        let rows = read_to_go_on(path, &self.plan)?;
         let names: Vec<String> = fidelities.iter().map(ToString::to_string).collect();
         let is_known = |record: &ArchRecord, name: &str| {
             rows.iter().any(|row| row.id == record.id && row.ways.contains_key(name))

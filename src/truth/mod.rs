@@ -14,7 +14,9 @@ mod selection;
 mod set;
 mod workers;
 
-pub use cheap::{CheapPlan, CheapRow, CheapScorer, IMAGE_SCORES, Measured, OneBatchScore, SIZES, read_cheap};
+pub use cheap::{
+    CheapPlan, CheapRow, CheapScorer, IMAGE_SCORES, Measured, OneBatchScore, SIZES, read_stored,
+};
 pub use config::{Recipe, TruthConfig, TruthEvaluation};
 pub use fill::{FillObserver, FillOptions, fill};
 pub use ladder::{Staged, Stages};

@@ -14,10 +14,9 @@ use crate::score::{Fidelity, gradient_norm, naswot, synflow};
 use crate::training::Ending;
 use crate::truth::{
     CheapPlan, CheapRow, CheapScorer, Method, OneBatchScore, Stages, Truth, TruthSet, VOTERS, epoch_methods,
-    read_cheap, repeated, select_on_half, single_methods, staged_methods, vote_of,
+    read_stored, repeated, select_on_half, single_methods, staged_methods, vote_of,
 };
 use anyhow::{Context, ensure};
-use sha2::{Digest, Sha256};
 use std::path::PathBuf;
 
 /// Rankings by cheap scores against the ranking after training, on a truth set.
@@ -124,7 +123,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     };
     let plan = CheapPlan {
         ghn: args.ghn.clone(),
-        ghn_sha256: digest(&args.ghn)?,
+        ghn_sha256: Ghn::sha256(&args.ghn).context("--ghn")?[..16].to_owned(),
         eval_images: args.eval_images.min(data.validation.len()),
         eval_batch: set.config().evaluation.batch,
         noise: args.noise,
@@ -137,7 +136,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     create_folders(&args.out)?;
     let path = args.out.join("scores.jsonl");
     let rows = match args.stored {
-        true => read_cheap(&path, &plan)?,
+        true => read_stored(&path, &plan)?,
         false => {
             let ghn = Ghn::open(&args.ghn)?;
             let scorer = CheapScorer::new(&set, plan, ghn, &data)?.with_one_batch_scores(&ONE_BATCH);
@@ -175,15 +174,6 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         text += &format!("  {}\n", file.display());
     }
     print(&text)
-}
-
-/// The first 16 digits of the SHA-256 of the hypernetwork's file; nothing for the bundled one.
-fn digest(ghn: &str) -> anyhow::Result<String> {
-    if ghn == "bundled" {
-        return Ok(String::new());
-    }
-    let bytes = std::fs::read(ghn).with_context(|| format!("--ghn {ghn}"))?;
-    Ok(Sha256::digest(&bytes)[..8].iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// All that is to be measured, cheapest first.
