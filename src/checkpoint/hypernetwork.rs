@@ -59,7 +59,7 @@ impl Ghn {
     }
 
     /// The hypernetwork that comes with the program: GHN-2 trained on Fashion-MNIST over the small search space and the
-    /// lighter networks of DeepNets-1M (`experiments/train-ghn2-fashion.toml`).
+    /// lighter networks of DeepNets-1M (`experiments/train-ghn2-fashion.toml` and `train-ghn2-fashion-plain.toml`).
     ///
     /// # Errors
     /// None unless the program was built from a damaged tree.
