@@ -3,6 +3,7 @@
 //! In: the metrics file of a training run (one CSV row a step). Out: `training.png` and `training.svg`.
 
 use super::canvas::{Axis, BLUE, Canvas, Drawn, Figure, GREY, Mark, ORANGE, save};
+use super::html::duration;
 use crate::{Error, Result};
 use plotters::prelude::{Color, DrawingBackend};
 use std::path::{Path, PathBuf};
@@ -64,7 +65,7 @@ pub fn training_plot(metrics: &Path, folder: &Path) -> Result<Vec<PathBuf>> {
     if figure.losses.is_empty() {
         return Ok(Vec::new());
     }
-    figure.explanation = format!("{} steps, {:.1} h of steps", figure.losses.len(), seconds / 3600.0);
+    figure.explanation = format!("{} steps in {}", figure.losses.len(), duration(seconds));
     save(&figure, &folder.join("training"))
 }
 

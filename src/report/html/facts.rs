@@ -185,7 +185,7 @@ pub(super) fn key_figures(study: &ReportedStudy) -> String {
 }
 
 /// `95.2 s`, `12.3 min` or `4.5 h`.
-fn duration(seconds: f64) -> String {
+pub(in crate::report) fn duration(seconds: f64) -> String {
     match seconds {
         ..600.0 => format!("{seconds:.1} s"),
         600.0..18_000.0 => format!("{:.1} min", seconds / 60.0),

@@ -11,6 +11,8 @@ mod expected;
 mod facts;
 mod reliability;
 
+pub(super) use facts::duration;
+
 use super::cells::cell_style;
 use super::{Leaderboard, SortKey};
 use crate::files::write_atomically;
