@@ -9,24 +9,30 @@
 #   IMAGES=fashion-mnist TRAIN_ON=train SPACE=small ARCHS=20 SEED=2000
 #   EPOCHS="1 5 20"       all training images
 #   SHOTS="10 100"        images of each class, for SHOT_EPOCHS epochs
-#   SHOT_EPOCHS=20 RATES="0.025 0.05 0.1" BATCH=64 TEST_IMAGES=10000 GHN=bundled
+#   SHOT_EPOCHS=20 BATCH=64 TEST_IMAGES=10000 GHN=bundled
+#   RATES="0.05 0.1"      learning rates; while the best of an arm is the highest or the lowest, twice or half of it
+#                         is tried too
 #
-# Interrupted, the same command goes on. OUT/results.csv has a row for every run. The learning rate of an arm is to be
-# chosen on the validation accuracy of its last epoch (column validation), never on the test.
+# Interrupted, the same command goes on. OUT/results.csv has a row for every run; OUT/arms.csv one for every pair of
+# arms, each at the learning rate with its highest validation accuracy after the last epoch. The test chooses nothing.
 set -euo pipefail
 OUT=${1:?usage: fine-tuning.sh OUT}
 FORETELL=${FORETELL:-foretell}
 IMAGES=${IMAGES:-fashion-mnist} TRAIN_ON=${TRAIN_ON:-train} SPACE=${SPACE:-small}
 ARCHS=${ARCHS:-20} SEED=${SEED:-2000}
 EPOCHS=${EPOCHS-1 5 20} SHOTS=${SHOTS-10 100} SHOT_EPOCHS=${SHOT_EPOCHS:-20}
-RATES=${RATES:-0.025 0.05 0.1} BATCH=${BATCH:-64} TEST_IMAGES=${TEST_IMAGES:-10000} GHN=${GHN:-bundled}
+RATES=${RATES:-0.05 0.1} BATCH=${BATCH:-64} TEST_IMAGES=${TEST_IMAGES:-10000} GHN=${GHN:-bundled}
 
 mkdir -p "$OUT"
 $FORETELL space sample "$SPACE" --count "$ARCHS" --seed "$SEED" > "$OUT/architectures.jsonl"
 
+run_folder() { # id init rate epochs [shots]
+    echo "$OUT/runs/${1//\//-}-$2-lr$3-e$4${5:+-shots$5}"
+}
+
 one() { # id init rate epochs [shots]
-    local id=$1 init=$2 rate=$3 epochs=$4 shots=${5:-}
-    local run="$OUT/runs/${id//\//-}-$init-lr$rate-e$epochs${shots:+-shots$shots}"
+    local id=$1 init=$2 rate=$3 epochs=$4 shots=${5:-} run
+    run=$(run_folder "$@")
     [ -f "$run/result.csv" ] && return 0
     local resume=()
     [ -f "$run/checkpoint.safetensors" ] && resume=(--resume)
@@ -35,12 +41,23 @@ one() { # id init rate epochs [shots]
         --test-images "$TEST_IMAGES" --out "$run" ${resume[@]+"${resume[@]}"} > /dev/null
 }
 
+arm() { # id init epochs [shots]: all learning rates, until the best lies between two others
+    local id=$1 init=$2 epochs=$3 shots=${4:-} rates=$RATES rate next
+    while :; do
+        for rate in $rates; do one "$id" "$init" "$rate" "$epochs" "$shots"; done
+        next=$(for rate in $rates; do
+            echo "$rate $(tail -1 "$(run_folder "$id" "$init" "$rate" "$epochs" "$shots")/metrics.csv" | cut -d, -f8)"
+        done | sort -g | awk '{ rate[NR] = $1; if (NR == 1 || $2 > most) { most = $2; best = NR } }
+            END { if (best == NR) print rate[best] * 2; else if (best == 1) print rate[best] / 2 }')
+        [ -n "$next" ] || return 0
+        rates="$rates $next"
+    done
+}
+
 for id in $(sed -E 's/^\{"id":"([^"]+)".*/\1/' "$OUT/architectures.jsonl"); do
     for init in he ghn; do
-        for rate in $RATES; do
-            for epochs in $EPOCHS; do one "$id" "$init" "$rate" "$epochs"; done
-            for shots in $SHOTS; do one "$id" "$init" "$rate" "$SHOT_EPOCHS" "$shots"; done
-        done
+        for epochs in $EPOCHS; do arm "$id" "$init" "$epochs"; done
+        for shots in $SHOTS; do arm "$id" "$init" "$SHOT_EPOCHS" "$shots"; done
     done
 done
 
@@ -52,4 +69,26 @@ for run in "$OUT"/runs/*/; do
     echo "$(tail -1 "$run/result.csv"),$(tail -1 "$run/metrics.csv" | cut -d, -f8),$(awk -F, 'NR > 1 { s += $7 } END { printf "%.1f", s }' "$run/metrics.csv")" >> "$joined"
 done
 mv "$joined" "$OUT/results.csv"
-echo "$OUT/results.csv: $(($(wc -l < "$OUT/results.csv") - 1)) runs"
+
+# Columns of results.csv by name, so that a new one does no harm.
+awk -F, '
+    NR == 1 { for (i = 1; i <= NF; i++) at[$i] = i; next }
+    {
+        split($at["init"], words, " ")
+        key = $at["architecture"] "," $at["epochs"] "," $at["shots"]
+        if (!(key in seen)) { seen[key] = 1; order[++n] = key }
+        arm = key SUBSEP words[1]
+        if (!(arm in validation) || $at["validation"] > validation[arm]) {
+            validation[arm] = $at["validation"]; lr[arm] = $at["lr"]; accuracy[arm] = $at["accuracy"]
+        }
+    }
+    END {
+        print "architecture,epochs,shots,he_lr,he_accuracy,ghn_lr,ghn_accuracy,ahead"
+        for (i = 1; i <= n; i++) {
+            he = order[i] SUBSEP "he"; ghn = order[i] SUBSEP "ghn"
+            if (!(he in accuracy) || !(ghn in accuracy)) continue
+            printf "%s,%s,%.4f,%s,%.4f,%d\n", order[i], lr[he], accuracy[he], lr[ghn], accuracy[ghn], accuracy[ghn] > accuracy[he]
+        }
+    }' "$OUT/results.csv" > "$OUT/arms.csv.part"
+mv "$OUT/arms.csv.part" "$OUT/arms.csv"
+echo "$OUT/results.csv: $(($(wc -l < "$OUT/results.csv") - 1)) runs; $OUT/arms.csv: predicted ahead in $(awk -F, 'NR > 1 { n += $8 } END { print n + 0 }' "$OUT/arms.csv") of $(($(wc -l < "$OUT/arms.csv") - 1))"

@@ -9,7 +9,7 @@ use crate::training::{
     AdamConfig, ArchitecturesConfig, Ending, EvaluationConfig, ImagesConfig, Schedule, SpaceShare,
     TrainConfig,
 };
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use std::path::{Path, PathBuf};
 
 /// Flags of `foretell adapt-ghn`.
@@ -69,6 +69,9 @@ const EVALUATIONS: u64 = 5;
 /// Runs the command.
 pub fn run(args: Args) -> anyhow::Result<()> {
     super::threads::limit(args.threads)?;
+    ensure!(args.steps > 0, "--steps is 0, expected at least 1");
+    ensure!(args.batch > 0, "--batch is 0, expected at least 1");
+    ensure!(args.lr > 0.0 && args.lr.is_finite(), "--lr is {}, expected a positive number", args.lr);
     let device = args.device.open()?;
     let data = images::open(&args.images)?;
     let training = data.training()?;

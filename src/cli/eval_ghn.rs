@@ -4,8 +4,8 @@ use super::device::{DeviceFlag, PrecisionFlag, check};
 use super::interrupt::stop_flag;
 use super::output::print;
 use crate::evaluation::{
-    Evaluation, EvaluationPlan, Group, Line, Progress, Row, Source, Weights, read_curves, read_rows, table,
-    table_csv,
+    CurvePoint, Evaluation, EvaluationPlan, Group, Line, Progress, Row, Source, Weights, read_curves,
+    read_rows, table, table_csv,
 };
 use crate::files::write_atomically;
 use crate::ghn::Ghn;
@@ -211,6 +211,8 @@ struct Bar {
     bar: ProgressBar,
     started: Instant,
     printed: Instant,
+    /// Index of the first architecture that is measured now; those before were there.
+    first: Option<usize>,
     rows: u64,
     best: f64,
 }
@@ -223,35 +225,45 @@ impl Bar {
         let style = ProgressStyle::with_template("{bar:30} {pos}/{len} architectures  {msg}");
         bar.set_style(style.expect("the template is well formed"));
         let now = Instant::now();
-        Bar { bar, started: now, printed: now, rows: 0, best: 0.0 }
+        Bar { bar, started: now, printed: now, first: None, rows: 0, best: 0.0 }
+    }
+
+    /// Shows what has just been done for architecture `index` of `total`.
+    fn show(&mut self, index: usize, total: usize, what: &str) {
+        let first = *self.first.get_or_insert(index);
+        let elapsed = self.started.elapsed().as_secs_f64();
+        let per = elapsed / (index - first + 1) as f64;
+        let left = Duration::from_secs_f64((per * (total - index - 1) as f64).min(1e9));
+        let rate = self.rows as f64 / elapsed.max(1e-9);
+        let best = 100.0 * self.best;
+        let message = format!("{what}, best {best:.1} %, {rate:.1} rows/s, {} left", HumanDuration(left));
+        self.bar.set_length(total as u64);
+        self.bar.set_position(index as u64 + 1);
+        if self.bar.is_hidden() && self.printed.elapsed() >= PLAIN_EVERY {
+            self.printed = Instant::now();
+            eprintln!("{}/{total}  {message}", index + 1);
+        }
+        self.bar.set_message(message);
     }
 }
 
 impl Progress for Bar {
+    fn resumed(&mut self, rows: &[Row]) {
+        self.best = rows.iter().filter_map(|row| row.accuracy).fold(0.0, f64::max);
+    }
+
     fn row(&mut self, done: usize, total: usize, row: &Row) {
         self.rows += 1;
         self.best = self.best.max(row.accuracy.unwrap_or(0.0));
-        let rate = self.rows as f64 / self.started.elapsed().as_secs_f64().max(1e-9);
-        // The first architectures may have been there before.
-        let seen = self.bar.position().max(1);
-        if self.bar.length() != Some(total as u64) {
-            self.bar.set_length(total as u64);
-        }
-        let per = self.started.elapsed().as_secs_f64() / seen as f64;
-        let left = Duration::from_secs_f64((per * (total - done) as f64).min(1e9));
         let accuracy = row.accuracy.map_or("failed".into(), |accuracy| format!("{:.1} %", 100.0 * accuracy));
-        let message = format!(
-            "{} with {}: {accuracy}, best {:.1} %, {rate:.1} rows/s, {} left",
-            row.architecture,
-            row.weights,
-            100.0 * self.best,
-            HumanDuration(left)
-        );
-        self.bar.set_position(done as u64 + 1);
-        if self.bar.is_hidden() && self.printed.elapsed() >= PLAIN_EVERY {
-            self.printed = Instant::now();
-            eprintln!("{}/{total}  {message}", done + 1);
+        self.show(done, total, &format!("{} with {}: {accuracy}", row.architecture, row.weights));
+    }
+
+    fn curve(&mut self, done: usize, total: usize, points: &[CurvePoint]) {
+        if let Some(last) = points.last() {
+            let (accuracy, steps) = (100.0 * last.accuracy, last.step);
+            let what = format!("{} after {steps} steps of SGD: {accuracy:.1} %", last.architecture);
+            self.show(done, total, &what);
         }
-        self.bar.set_message(message);
     }
 }

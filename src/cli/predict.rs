@@ -26,7 +26,7 @@ pub struct Args {
     id: Option<String>,
     /// Hypernetwork: bundled, or a .safetensors or .pt file
     #[arg(long, value_name = "bundled|FILE", default_value = "bundled")]
-    ghn: PathBuf,
+    ghn: String,
     /// File to write: float32 tensors named as in a PyTorch state dict, the architecture in the metadata
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
@@ -36,8 +36,7 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: Args) -> anyhow::Result<()> {
-    let ghn = if args.ghn.as_os_str() == "bundled" { Ghn::bundled()? } else { Ghn::load(&args.ghn)? };
-    let ghn = on(ghn, args.device)?;
+    let ghn = on(Ghn::open(&args.ghn)?, args.device)?;
     let classes = ghn.config().num_classes;
     let stated = resolve(&args.arch, args.id.as_deref(), None)?;
     // The hypernetwork predicts a classifier of its own classes, whatever the list was drawn for.

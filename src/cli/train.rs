@@ -45,7 +45,7 @@ pub struct Args {
     init: String,
     /// Hypernetwork for --init ghn: bundled, or a .safetensors or .pt file
     #[arg(long, value_name = "bundled|FILE", default_value = "bundled")]
-    ghn: PathBuf,
+    ghn: String,
     /// Data set: fashion-mnist, cifar10, fashion-mnist-slice or a folder
     #[arg(long, default_value = "fashion-mnist")]
     images: String,
@@ -135,9 +135,8 @@ impl Source {
             "he" => Source::Random(RandomInit::He),
             "torch" => Source::Random(RandomInit::Torch),
             "ghn" => {
-                let ghn = if is_bundled(&args.ghn) { Ghn::bundled()? } else { Ghn::load(&args.ghn)? };
-                ghn.check_classes(classes, &args.images)
-                    .with_context(|| format!("--ghn {}", args.ghn.display()))?;
+                let ghn = Ghn::open(&args.ghn)?;
+                ghn.check_classes(classes, &args.images).with_context(|| format!("--ghn {}", args.ghn))?;
                 Source::Predicted(Box::new(on(ghn, args.device)?))
             }
             file => {
@@ -160,10 +159,6 @@ impl Source {
             Source::File(path) => weights_from_file(network, path),
         }
     }
-}
-
-fn is_bundled(path: &Path) -> bool {
-    path.as_os_str() == "bundled"
 }
 
 /// Runs the command.
@@ -209,7 +204,7 @@ fn settings(args: &Args, data: &DataSet) -> anyhow::Result<NetworkTraining> {
     let plain = if args.no_augment { Augmentation::NONE } else { Augmentation::default() };
     let config = NetworkTraining {
         architecture,
-        init: if args.init == "ghn" { format!("ghn {}", args.ghn.display()) } else { args.init.clone() },
+        init: if args.init == "ghn" { format!("ghn {}", args.ghn) } else { args.init.clone() },
         images: args.images.clone(),
         train_on: args.train_on,
         shots: args.shots,

@@ -74,8 +74,14 @@ pub struct Weights {
 
 /// Is told what happens.
 pub trait Progress {
+    /// The rows that were there before anything is measured.
+    fn resumed(&mut self, _rows: &[Row]) {}
+
     /// `done` of `total` architectures are measured with all weights; `row` is the latest row.
     fn row(&mut self, done: usize, total: usize, row: &Row);
+
+    /// `done` of `total` architectures have their curves; `points` are the latest.
+    fn curve(&mut self, _done: usize, _total: usize, _points: &[CurvePoint]) {}
 }
 
 /// Images, ready.
@@ -146,6 +152,7 @@ impl<'a> Evaluation<'a> {
         create_folders(folder)?;
         self.join_settings(folder, weights)?;
         let (mut file, rows) = Appended::rows(&folder.join("architectures.csv"))?;
+        progress.resumed(&rows);
         let done: HashSet<(String, String, String)> =
             rows.into_iter().map(|row| (row.weights, row.group, row.architecture)).collect();
         let mut curves = match self.plan.sgd_steps {
@@ -175,7 +182,9 @@ impl<'a> Evaluation<'a> {
                 let known =
                     |point: &CurvePoint| point.group == group.name() && point.architecture == record.id;
                 if !there.iter().any(known) {
-                    file.add_curve(&self.curve(*group, record, stop)?)?;
+                    let points = self.curve(*group, record, stop)?;
+                    file.add_curve(&points)?;
+                    progress.curve(index, work.len(), &points);
                 }
             }
         }

@@ -27,6 +27,12 @@ enum Part {
     Values,
 }
 
+/// Lowest exponent of two of a probability before it is normalised. What is less likely is lost in rounding anyway, and
+/// gradients by it would be subnormal numbers, with which processors compute ten times slower or worse.
+fn lowest<T: Element>() -> f64 {
+    if size_of::<T>() == 4 { -60.0 } else { -126.0 }
+}
+
 impl Attention {
     /// Elements of scratch space that the forward and backward passes need.
     pub fn scratch_len<T: Element>(&self) -> usize {
@@ -207,6 +213,7 @@ impl Attention {
         self.scores(x, head, Part::Keys, query, p, rest);
         let (largest, rest) = rest.split_at_mut(t);
         let sum = &mut rest[..t];
+        let lowest = T::constant(lowest::<T>() * std::f64::consts::LN_2);
         vectorized(
             #[inline(always)]
             || {
@@ -219,7 +226,9 @@ impl Attention {
                 sum.fill(T::zero());
                 for p in p.chunks_exact_mut(t) {
                     for ((p, &largest), sum) in p.iter_mut().zip(largest.iter()).zip(sum.iter_mut()) {
-                        *p = (*p - largest).exp_lane();
+                        let below = *p - largest;
+                        // NaN stays.
+                        *p = if below < lowest { lowest } else { below }.exp_lane();
                         *sum += *p;
                     }
                 }

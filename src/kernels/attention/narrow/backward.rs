@@ -1,7 +1,7 @@
 //! Gradients, keys in the vectors.
 
 use super::{LANES, Narrow, TILE, WIDEST, by_width};
-use crate::kernels::attention::{Attention, Part};
+use crate::kernels::attention::{Attention, Part, lowest};
 use crate::kernels::lanes::{Element, Kernel, Lanes};
 use crate::kernels::special::exp2;
 
@@ -371,7 +371,7 @@ unsafe fn meet<T, V, S, const W: usize, const B: usize, const CALM: bool>(
             if !CALM {
                 // Not above zero, where only lanes without a key are.
                 let below = zero.sub(zero.sub(*p).rectified());
-                *p = V::splat(T::constant(-126.0)).larger(below);
+                *p = V::splat(T::constant(lowest::<T>())).larger(below);
             }
             *p = exp2(*p);
             *slope = slope.mul_add(*p, zero);

@@ -1,7 +1,7 @@
 //! Results, queries in the vectors.
 
 use super::{LANES, Narrow, Rows, WIDEST, by_width};
-use crate::kernels::attention::Attention;
+use crate::kernels::attention::{Attention, lowest};
 use crate::kernels::lanes::{Element, Kernel, Lanes};
 use crate::kernels::special::exp2;
 
@@ -168,7 +168,7 @@ impl<T: Element> Forward<'_, T> {
     ) {
         // SAFETY: the caller's.
         unsafe {
-            let lowest = V::splat(T::constant(-126.0));
+            let lowest = V::splat(T::constant(lowest::<T>()));
             let mut p = self.scores::<V, W, B, NV>(queries, head, key, shift);
             for p in &mut p {
                 for (p, sum) in p.iter_mut().zip(&mut totals.sum) {

@@ -23,8 +23,8 @@ const WIDEST: usize = 16;
 const LANES: usize = 16;
 
 /// Largest score, as a power of two, that is not subtracted: sums and their reciprocals, times values or gradients, keep
-/// away from the ends of single precision.
-const CALM: f64 = 64.0;
+/// away from the ends of single precision, and no probability is as low as [`lowest`](super::lowest).
+const CALM: f64 = 28.0;
 /// Largest value that may meet such an exponential.
 const MODEST: f64 = (1u64 << 40) as f64;
 

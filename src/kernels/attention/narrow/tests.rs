@@ -160,6 +160,24 @@ fn scores_beyond_the_exponents_are_shifted() {
     }
 }
 
+/// Arithmetic with subnormal numbers is many times slower, and they would pass through the whole backward pass.
+#[test]
+fn keys_that_nobody_attends_to_get_no_subnormal_gradients() {
+    for level in levels() {
+        force(level);
+        for (width, steep) in [2, 4, 8, 16, 24].into_iter().flat_map(|width| [(width, 3.0), (width, 60.0)]) {
+            let geometry = Attention { tokens: 40, heads: 1, width };
+            let x: Vec<f64> = (0..120 * width).map(|at| steep * number(at)).collect();
+            let dy: Vec<f64> = (0..40 * width).map(|at| 1e-4 * number(7 * at + 1)).collect();
+            let [y, dx] = both::<f32>(&geometry, &x, &dy);
+            let tiny = f64::from(f32::MIN_POSITIVE);
+            for value in y.iter().chain(&dx) {
+                assert!(*value == 0.0 || value.abs() >= tiny, "{level:?}, {geometry:?}: {value:e}");
+            }
+        }
+    }
+}
+
 #[test]
 fn lost_and_endless_inputs_reach_the_queries_that_they_touch() {
     for level in levels() {
