@@ -62,8 +62,8 @@ fn the_bundled_hypernetwork_learns_other_images_and_classes() {
 
     for (arguments, reason) in [
         (["--images", "fashion-mnist-slice", "--steps", "4"], "no training images"),
-        (["--images", "shades", "--steps", "0"], "steps is 0"),
-        (["--images", "shades", "--lr", "-1"], "optimizer.lr is -1"),
+        (["--images", "shades", "--steps", "0"], "--steps is 0"),
+        (["--images", "shades", "--lr", "-1"], "--lr is -1"),
         (["--images", "shades", "--ghn", "none.pt"], "none.pt"),
     ] {
         let out = foretell(path, &[&["adapt-ghn", "--out", "refused"][..], &arguments].concat());
