@@ -10,6 +10,7 @@
 #   EPOCHS="1 5 20"       all training images
 #   SHOTS="10 100"        images of each class, for SHOT_EPOCHS epochs
 #   SHOT_EPOCHS=20 BATCH=64 TEST_IMAGES=10000 GHN=bundled
+#   ORTHOGONAL=0.5        of predicted weights (foretell train --orthogonal); another value needs another OUT
 #   RATES="0.05 0.1"      learning rates; while the best of an arm is the highest or the lowest, twice or half of it
 #                         is tried too
 #   IDS="small/0 small/1" only these of the architectures, e.g. to share them between machines or processes
@@ -24,6 +25,7 @@ IMAGES=${IMAGES:-fashion-mnist} TRAIN_ON=${TRAIN_ON:-train} SPACE=${SPACE:-small
 ARCHS=${ARCHS:-20} SEED=${SEED:-2000}
 EPOCHS=${EPOCHS-1 5 20} SHOTS=${SHOTS-10 100} SHOT_EPOCHS=${SHOT_EPOCHS:-20}
 RATES=${RATES:-0.05 0.1} BATCH=${BATCH:-64} TEST_IMAGES=${TEST_IMAGES:-10000} GHN=${GHN:-bundled}
+ORTHOGONAL=${ORTHOGONAL:-0.5}
 
 mkdir -p "$OUT"
 $FORETELL space sample "$SPACE" --count "$ARCHS" --seed "$SEED" > "$OUT/architectures.jsonl"
@@ -44,7 +46,7 @@ one() { # id init rate epochs [shots]
     local run="$OUT/runs/${id//\//-}-$init-lr$rate-e$epochs${shots:+-shots$shots}" resume=()
     if [ ! -f "$run/result.csv" ]; then
         [ -f "$run/checkpoint.safetensors" ] && resume=(--resume)
-        $FORETELL train "$OUT/architectures.jsonl#$id" --init "$init" --ghn "$GHN" --lr "$rate" --epochs "$epochs" \
+        $FORETELL train "$OUT/architectures.jsonl#$id" --init "$init" --ghn "$GHN" --orthogonal "$ORTHOGONAL" --lr "$rate" --epochs "$epochs" \
             ${shots:+--shots "$shots"} --images "$IMAGES" --train-on "$TRAIN_ON" --batch "$BATCH" --seed "$SEED" \
             --test-images "$TEST_IMAGES" --out "$run" ${resume[@]+"${resume[@]}"} > /dev/null
     fi

@@ -325,7 +325,10 @@ fn the_command_trains_on_the_bundled_images_and_tests() {
     }
     assert_eq!(sum, 256);
     let result = std::fs::read_to_string(out.join("result.csv")).unwrap();
-    assert!(result.starts_with("architecture,hash,init,") && result.contains(",ghn bundled,"), "{result}");
+    assert!(
+        result.starts_with("architecture,hash,init,") && result.contains(",ghn bundled orthogonal 0.5,"),
+        "{result}"
+    );
     assert!(out.join("training.png").exists());
     let metrics = std::fs::read_to_string(out.join("metrics.csv")).unwrap();
     assert_eq!(metrics.lines().count(), 4, "a header, the start and two epochs: {metrics}");

@@ -125,6 +125,7 @@ fn settings_that_make_no_run_are_refused_with_their_key() {
     let path = folder.path().join("run.toml");
     for (old, new, reason) in [
         ("lr = 2e-3", "lr = 2e-3\nbetas = [0.9, 1.0]", "optimizer.betas holds 1"),
+        ("meta_batch = 2", "meta_batch = 2\nsmall_first = 1.5", "architectures.small_first is 1.5"),
         ("average = 0.9", "average = 1.0", "average is 1, expected at least 0"),
         ("clip_network = 2.0", "clip_network = 0.0", "clip_network is 0, expected a positive number"),
         ("lr = 2e-3", "lr = 2e-3\nweight_decay = nan", "optimizer.weight_decay is NaN"),

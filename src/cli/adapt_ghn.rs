@@ -70,7 +70,11 @@ const EVALUATIONS: u64 = 5;
 pub fn run(args: Args) -> anyhow::Result<()> {
     super::threads::limit(args.threads)?;
     ensure!(args.steps > 0, "--steps is 0, expected at least 1");
-    ensure!(args.batch > 0, "--batch is 0, expected at least 1");
+    ensure!(
+        args.batch > 1,
+        "--batch is {}, expected at least 2: norm layers compute statistics of a batch",
+        args.batch
+    );
     ensure!(args.lr > 0.0 && args.lr.is_finite(), "--lr is {}, expected a positive number", args.lr);
     let device = args.device.open()?;
     let data = images::open(&args.images)?;
@@ -110,6 +114,7 @@ impl Args {
                 spaces: vec![SpaceShare { space: self.space.clone(), share: 1.0 }],
                 meta_batch: META_BATCH,
                 reference_width: false,
+                small_first: 0.0,
                 max_nodes: 2200,
             },
             optimizer: AdamConfig { lr: self.lr, ..AdamConfig::default() },

@@ -12,7 +12,8 @@ use crate::images::{self, Augmentation, DataSet};
 use crate::network::Network;
 use crate::report::network_training_plot;
 use crate::training::{
-    Ending, NetworkTraining, RandomInit, SgdConfig, TrainOn, fit_network, random_weights, weights_from_file,
+    Ending, NetworkTraining, RandomInit, SgdConfig, TrainOn, fit_network, orthogonalize, random_weights,
+    weights_from_file,
 };
 use anyhow::{Context, ensure};
 use std::path::{Path, PathBuf};
@@ -46,6 +47,10 @@ pub struct Args {
     /// Hypernetwork for --init ghn: bundled, or a .safetensors or .pt file
     #[arg(long, value_name = "bundled|FILE", default_value = "bundled")]
     ghn: String,
+    /// With --init ghn, how far the singular values of depthwise convolutions are drawn together before the training, so
+    /// that it goes faster: from 0, as predicted, to 1, orthogonal
+    #[arg(long, value_name = "SHARE", default_value_t = 0.5)]
+    orthogonal: f64,
     /// Data set: fashion-mnist, cifar10, fashion-mnist-slice or a folder
     #[arg(long, default_value = "fashion-mnist")]
     images: String,
@@ -125,7 +130,7 @@ fn train_on(text: &str) -> Result<TrainOn, String> {
 /// Where initial weights come from.
 enum Source {
     Random(RandomInit),
-    Predicted(Box<Ghn>),
+    Predicted(Box<Ghn>, f64),
     File(PathBuf),
 }
 
@@ -137,7 +142,7 @@ impl Source {
             "ghn" => {
                 let ghn = Ghn::open(&args.ghn)?;
                 ghn.check_classes(classes, &args.images).with_context(|| format!("--ghn {}", args.ghn))?;
-                Source::Predicted(Box::new(on(ghn, args.device)?))
+                Source::Predicted(Box::new(on(ghn, args.device)?), args.orthogonal)
             }
             file => {
                 ensure!(
@@ -152,9 +157,11 @@ impl Source {
     fn weights(&self, network: &Network, seed: u64) -> crate::Result<Vec<f32>> {
         match self {
             Source::Random(init) => Ok(random_weights(network, *init, seed)),
-            Source::Predicted(ghn) => {
+            Source::Predicted(ghn, share) => {
                 let graph = Graph::of(network);
-                Ok(ghn.predict_batch(&[(network, &graph)])?.params.to_vec1::<f32>()?)
+                let mut params = ghn.predict_batch(&[(network, &graph)])?.params.to_vec1::<f32>()?;
+                orthogonalize(network, &mut params, *share)?;
+                Ok(params)
             }
             Source::File(path) => weights_from_file(network, path),
         }
@@ -167,6 +174,11 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let data = images::open(&args.images)?;
     let config = settings(&args, &data)?;
     let source = Source::open(&args, data.classes().len())?;
+    ensure!(
+        (0.0..=1.0).contains(&args.orthogonal),
+        "--orthogonal is {}, expected a share from 0 to 1",
+        args.orthogonal
+    );
     let noise = noise_levels(&args.noise)?;
     ensure!(args.test_images != Some(0), "--test-images is 0, expected at least 1");
     let folder = args.out.clone().unwrap_or_else(|| default_folder(&config));
@@ -204,7 +216,7 @@ fn settings(args: &Args, data: &DataSet) -> anyhow::Result<NetworkTraining> {
     let plain = if args.no_augment { Augmentation::NONE } else { Augmentation::default() };
     let config = NetworkTraining {
         architecture,
-        init: if args.init == "ghn" { format!("ghn {}", args.ghn) } else { args.init.clone() },
+        init: initial(args),
         images: args.images.clone(),
         train_on: args.train_on,
         shots: args.shots,
@@ -221,6 +233,15 @@ fn settings(args: &Args, data: &DataSet) -> anyhow::Result<NetworkTraining> {
     };
     config.check()?;
     Ok(config)
+}
+
+/// Where the initial weights come from, in words.
+fn initial(args: &Args) -> String {
+    match args.init.as_str() {
+        "ghn" if args.orthogonal > 0.0 => format!("ghn {} orthogonal {}", args.ghn, args.orthogonal),
+        "ghn" => format!("ghn {}", args.ghn),
+        other => other.into(),
+    }
 }
 
 fn noise_levels(given: &[f64]) -> anyhow::Result<Vec<f64>> {

@@ -77,6 +77,10 @@ pub struct ArchitecturesConfig {
     /// reference does on DeepNets-1M; otherwise take them as the space drew them.
     #[serde(default)]
     pub reference_width: bool,
+    /// Share of the steps over which networks grow: at first only the quarter of a space's networks with the fewest
+    /// parameters is drawn, then ever larger ones; 0: all sizes from the beginning.
+    #[serde(default)]
+    pub small_first: f64,
     /// Largest number of graph nodes in a meta-batch; networks are drawn again until they fit.
     #[serde(default = "default_nodes")]
     pub max_nodes: usize,
@@ -168,6 +172,12 @@ impl TrainConfig {
             if !(value >= 0.0 && value.is_finite()) {
                 return Err(format!("{key} is {value}, expected 0 or more"));
             }
+        }
+        if !(0.0..=1.0).contains(&self.architectures.small_first) {
+            return Err(format!(
+                "architectures.small_first is {}, expected a share of the steps from 0 to 1",
+                self.architectures.small_first
+            ));
         }
         if !(0.0..1.0).contains(&self.average) {
             return Err(format!("average is {}, expected at least 0 and less than 1", self.average));

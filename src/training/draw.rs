@@ -12,6 +12,11 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::collections::BTreeSet;
 
+/// Networks of a space whose sizes stand for all of it, where small ones come first.
+const SIZES: usize = 256;
+/// Share of a space's networks, the smallest ones, that such a run begins with.
+const FIRST_SHARE: f64 = 0.25;
+
 /// An architecture ready for prediction.
 pub struct Candidate {
     /// The architecture.
@@ -35,6 +40,8 @@ pub(super) enum Purpose {
     NetworkWeights = 4,
     /// Dropout masks and dropped paths of a step of a network's training.
     NetworkDropout = 5,
+    /// Architectures that tell the sizes of a space's networks.
+    Sizes = 6,
 }
 
 /// Numbers for `purpose` at `index`, independent of all others.
@@ -51,18 +58,23 @@ pub struct ArchitectureSource {
     spaces: Vec<(Space, f64)>,
     config: ArchitecturesConfig,
     seed: u64,
+    /// Steps over which networks grow; 0 if all sizes come from the beginning.
+    growth: f64,
+    /// Parameters of [`SIZES`] networks of each space, ascending; empty without growth.
+    sizes: Vec<Vec<usize>>,
     num_classes: usize,
     held_out: Vec<Candidate>,
     held_out_hashes: BTreeSet<ArchHash>,
 }
 
 impl ArchitectureSource {
-    /// Opens the spaces and draws `held_out` architectures from each.
+    /// Opens the spaces and draws `held_out` architectures from each, for a run of `steps` steps.
     ///
     /// # Errors
     /// If a space cannot be opened or holds too few architectures.
     pub fn new(
         config: &ArchitecturesConfig,
+        steps: u64,
         seed: u64,
         num_classes: usize,
         held_out: usize,
@@ -76,6 +88,8 @@ impl ArchitectureSource {
             spaces,
             config: config.clone(),
             seed,
+            growth: config.small_first * steps as f64,
+            sizes: Vec::new(),
             num_classes,
             held_out: Vec::new(),
             held_out_hashes: BTreeSet::new(),
@@ -98,8 +112,24 @@ impl ArchitectureSource {
                     source.held_out.push(candidate);
                 }
             }
+            if source.growth > 0.0 {
+                let mut rng = stream(seed, Purpose::Sizes, index as u64);
+                let size = |_| Ok(expand(&source.draw_one(index, &mut rng)?, num_classes)?.n_params());
+                let mut sizes = (0..SIZES).map(size).collect::<Result<Vec<_>>>()?;
+                sizes.sort_unstable();
+                source.sizes.push(sizes);
+            }
         }
         Ok(source)
+    }
+
+    /// Largest number of parameters of networks of a space at a step; none if all sizes are drawn.
+    fn largest(&self, space: usize, step: u64) -> Option<usize> {
+        let grown = step as f64 / self.growth;
+        (grown < 1.0).then(|| {
+            let share = FIRST_SHARE + (1.0 - FIRST_SHARE) * grown;
+            self.sizes[space][(share * (SIZES - 1) as f64) as usize]
+        })
     }
 
     /// Architectures that are never trained on, space after space.
@@ -122,9 +152,16 @@ impl ArchitectureSource {
                     at -= share;
                     at < 0.0
                 });
-                let arch = self.draw_one(index.unwrap_or(self.spaces.len() - 1), &mut rng)?;
-                if !self.held_out_hashes.contains(&arch_hash(&arch)) {
-                    batch.push(self.candidate(arch)?);
+                let index = index.unwrap_or(self.spaces.len() - 1);
+                let largest = self.largest(index, step);
+                let candidate = loop {
+                    let candidate = self.candidate(self.draw_one(index, &mut rng)?)?;
+                    if largest.is_none_or(|largest| candidate.network.n_params() <= largest) {
+                        break candidate;
+                    }
+                };
+                if !self.held_out_hashes.contains(&arch_hash(&candidate.arch)) {
+                    batch.push(candidate);
                 }
             }
             if batch.iter().map(|c| c.graph.nodes.len()).sum::<usize>() <= self.config.max_nodes {
@@ -151,5 +188,44 @@ impl ArchitectureSource {
         let network = expand(&arch, self.num_classes)?;
         let graph = Graph::of(&network);
         Ok(Candidate { arch, network, graph })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::training::config::SpaceShare;
+
+    fn source(small_first: f64) -> ArchitectureSource {
+        let spaces = vec![SpaceShare { space: "small".into(), share: 1.0 }];
+        let config = ArchitecturesConfig {
+            spaces,
+            meta_batch: 4,
+            reference_width: false,
+            small_first,
+            max_nodes: 2200,
+        };
+        ArchitectureSource::new(&config, 100, 7, 10, 2).unwrap()
+    }
+
+    #[test]
+    fn networks_grow_until_all_are_drawn() {
+        let (growing, all) = (source(0.5), source(0.0));
+        let sizes = |source: &ArchitectureSource, step| {
+            source.meta_batch(step).unwrap().iter().map(|c| c.network.n_params()).collect::<Vec<_>>()
+        };
+        let limits: Vec<usize> = (0..50).map(|step| growing.largest(0, step).unwrap()).collect();
+        assert!(limits.is_sorted() && 2 * limits[0] < limits[49], "{limits:?}");
+        for (step, limit) in (0..).zip(limits) {
+            assert!(sizes(&growing, step).iter().all(|&size| size <= limit), "step {step}");
+        }
+        let small = growing.largest(0, 0).unwrap();
+        assert!((0..5).flat_map(|step| sizes(&all, step)).any(|size| size > small));
+        let hashes = |source: &ArchitectureSource, step| {
+            source.meta_batch(step).unwrap().iter().map(|c| arch_hash(&c.arch)).collect::<Vec<_>>()
+        };
+        assert_eq!(growing.largest(0, 50), None);
+        assert_eq!(hashes(&growing, 50), hashes(&all, 50));
+        assert_ne!(hashes(&growing, 0), hashes(&all, 0));
     }
 }

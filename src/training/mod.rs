@@ -22,7 +22,7 @@ pub use loss::{attach_gradient, network_loss};
 pub use metrics::Metrics;
 pub use network::{
     EpochReport, NetworkObserver, NetworkTrainer, NetworkTraining, Outcome, RandomInit, Sgd, SgdConfig,
-    TrainOn, fit_network, random_weights, weights_from_file,
+    TrainOn, fit_network, orthogonalize, random_weights, weights_from_file,
 };
 pub use schedule::Schedule;
 pub(crate) use state::first_difference;

@@ -112,6 +112,7 @@ impl Trainer {
             TrainingBatches::new(train, config.images.batch, augmentation, BatchState::new(config.seed))?;
         let source = ArchitectureSource::new(
             &config.architectures,
+            config.steps,
             config.seed,
             classes,
             config.evaluation.architectures,
