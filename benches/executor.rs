@@ -162,9 +162,10 @@ fn networks(id: &str) -> Vec<Network> {
         spaces: vec![SpaceShare { space: space.into(), share: 1.0 }],
         meta_batch: count.parse().expect("a number of networks"),
         reference_width: space == "deepnets1m",
+        small_first: 0.0,
         max_nodes: usize::MAX,
     };
-    let source = ArchitectureSource::new(&config, 1, 10, 1).expect("spaces have networks");
+    let source = ArchitectureSource::new(&config, 1, 1, 10, 1).expect("spaces have networks");
     let drawn = source.meta_batch(0).expect("spaces have networks");
     drawn.into_iter().map(|candidate| candidate.network).collect()
 }

@@ -169,6 +169,7 @@ fn train(steps: usize) -> foretell::Result<()> {
             spaces: vec![SpaceShare { space: "deepnets1m".into(), share: 1.0 }],
             meta_batch: 8,
             reference_width: true,
+            small_first: 0.0,
             max_nodes: 2200,
         },
         optimizer: AdamConfig::default(),
