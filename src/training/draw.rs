@@ -125,6 +125,7 @@ impl ArchitectureSource {
 
     /// Largest number of parameters of networks of a space at a step; none if all sizes are drawn.
     fn largest(&self, space: usize, step: u64) -> Option<usize> {
+        // Without growth this is infinite, or no number at step 0: not less than 1 either way.
         let grown = step as f64 / self.growth;
         (grown < 1.0).then(|| {
             let share = FIRST_SHARE + (1.0 - FIRST_SHARE) * grown;

@@ -2,8 +2,8 @@
 //!
 //! The filters that a hypernetwork predicts for a depthwise convolution are nearly multiples of each other: of the layer's
 //! singular values a few are large, and SGD takes long to part the filters. Drawing the singular values together mends
-//! that and costs little of the accuracy that the network begins with, since the layers that mix channels stay. Made
-//! orthogonal are predicted layers in arXiv 2207.10049, section 3.
+//! that and costs little of the accuracy that the network begins with, since the layers that mix channels stay. The idea of
+//! making predicted layers orthogonal is that of arXiv 2207.10049.
 
 use crate::network::{Network, OpKind};
 use crate::{Error, Result};
