@@ -182,8 +182,7 @@ impl Figure for AnytimeFigure {
                 (Mark::Line(color.mix(1.0)), text)
             })
             .collect();
-        canvas.head(self.title, &self.explanation, &legend)?;
-        let body = canvas.body();
+        let body = canvas.head(self.title, &self.explanation, &legend)?;
         let mut chart = canvas.chart(&body, &x, &y)?;
         for ((_, runs), color) in self.groups.iter().zip(colors()) {
             if runs.len() > 1 {

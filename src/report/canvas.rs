@@ -17,6 +17,8 @@ use std::sync::Once;
 
 /// Width and height of a figure in units.
 pub(super) const SIZE: (f64, f64) = (1000.0, 640.0);
+/// From one row of a legend to the next.
+const LEGEND_ROW: f64 = 22.0;
 const PNG_SCALE: f64 = 1.6;
 const SUPERSAMPLING: u32 = 2;
 
@@ -168,25 +170,37 @@ impl<DB: DrawingBackend> Canvas<DB> {
         FontDesc::new(FontFamily::Name(FONT), size * self.scale, FontStyle::Normal).color(color)
     }
 
-    /// Title, a line of explanation below it, and the legend in a row; what is left is for charts.
-    pub(super) fn head(&self, title: &str, explanation: &str, legend: &[(Mark, String)]) -> Drawn {
+    /// Title, a line of explanation below it, and the legend in as many rows as it takes; returns what is left for
+    /// charts.
+    pub(super) fn head(
+        &self,
+        title: &str,
+        explanation: &str,
+        legend: &[(Mark, String)],
+    ) -> std::result::Result<DrawingArea<DB, Shift>, String> {
         let bold = FontDesc::new(FontFamily::Name(FONT), 21.0 * self.scale, FontStyle::Bold).color(&INK);
         self.area.draw_text(title, &bold, (self.px(24.0), self.px(16.0))).map_err(text_of)?;
         let small = self.font(13.5, &GREY);
         self.area.draw_text(explanation, &small, (self.px(24.0), self.px(46.0))).map_err(text_of)?;
         let style = self.font(14.0, &INK).pos(Pos::new(HPos::Left, VPos::Center));
-        let middle = self.px(82.0);
-        let mut x = self.px(26.0);
+        let left = self.px(26.0);
+        let (mut x, mut row) = (left, 0);
         for (mark, text) in legend {
             let mark_width =
                 self.px(if matches!(mark, Mark::Line(_) | Mark::Dashes(_)) { 30.0 } else { 14.0 });
+            let mark_and_gap = mark_width + self.px(8.0);
+            let text_width = self.area.estimate_text_size(text, &style).map_err(text_of)?.0 as i32;
+            if x > left && x + mark_and_gap + text_width > self.px(SIZE.0 - 14.0) {
+                (x, row) = (left, row + 1);
+            }
+            let middle = self.px(82.0 + LEGEND_ROW * f64::from(row));
             // Text is centred by its box, whose letters stand above the middle.
             self.mark(*mark, (x, middle - self.px(2.5)), mark_width)?;
-            x += mark_width + self.px(8.0);
-            self.area.draw_text(text, &style, (x, middle)).map_err(text_of)?;
-            x += self.area.estimate_text_size(text, &style).map_err(text_of)?.0 as i32 + self.px(26.0);
+            self.area.draw_text(text, &style, (x + mark_and_gap, middle)).map_err(text_of)?;
+            x += mark_and_gap + text_width + self.px(26.0);
         }
-        Ok(())
+        let top = self.px(104.0 + LEGEND_ROW * f64::from(row));
+        Ok(self.area.clone().margin(top, self.px(14.0), self.px(18.0), self.px(26.0)))
     }
 
     /// A legend entry's mark, from `x` over `width` pixels.
@@ -232,11 +246,6 @@ impl<DB: DrawingBackend> Canvas<DB> {
                 (self.px(reach * angle.cos()), self.px(reach * angle.sin()))
             })
             .collect()
-    }
-
-    /// The part of the figure below its head.
-    pub(super) fn body(&self) -> DrawingArea<DB, Shift> {
-        self.area.clone().margin(self.px(104.0), self.px(14.0), self.px(18.0), self.px(26.0))
     }
 
     /// Axes and grid of a chart in `area`.
@@ -404,7 +413,60 @@ pub(super) fn opacity(count: usize) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::crowd;
+    use super::*;
+
+    /// A legend alone, and a line around the charts.
+    struct Legend(Vec<String>);
+
+    impl Figure for Legend {
+        fn draw<DB: DrawingBackend>(&self, canvas: &Canvas<DB>) -> Drawn {
+            let legend: Vec<(Mark, String)> =
+                self.0.iter().map(|text| (Mark::Dot(INK.mix(1.0), 5.0), text.clone())).collect();
+            let body = canvas.head("Title", "explanation", &legend)?;
+            let (width, height) = body.dim_in_pixel();
+            let corners = [(0, 0), (width as i32 - 1, height as i32 - 1)];
+            body.draw(&Rectangle::new(corners, INK.stroke_width(1))).map_err(text_of)
+        }
+    }
+
+    /// Value of an attribute of an SVG element.
+    fn attribute(element: &str, name: &str) -> f64 {
+        let (_, rest) = element.split_once(&format!(" {name}=\"")).unwrap();
+        rest.split_once('"').unwrap().0.parse().unwrap()
+    }
+
+    #[test]
+    fn a_long_legend_takes_more_rows_and_the_charts_make_room() {
+        let layout = |count: usize| {
+            let names: Vec<String> = (0..count).map(|i| format!("hypernetwork-{i:02}, mean")).collect();
+            let folder = tempfile::tempdir().unwrap();
+            let written = save(&Legend(names.clone()), &folder.path().join("legend")).unwrap();
+            let svg = std::fs::read_to_string(&written[1]).unwrap();
+            let place = |name: &String| {
+                let (before, _) = svg.split_once(&format!("\n{name}\n")).unwrap();
+                let element = &before[before.rfind("<text").unwrap()..];
+                (attribute(element, "x"), attribute(element, "y"))
+            };
+            let places: Vec<(f64, f64)> = names.iter().map(place).collect();
+            let rectangle = &svg[svg.rfind("<rect").unwrap()..];
+            (places, attribute(rectangle, "y"), attribute(rectangle, "height"))
+        };
+        let (short, top, height) = layout(3);
+        assert!(short.iter().all(|place| place.1 == short[0].1), "one row: {short:?}");
+        let (long, lower_top, lower_height) = layout(12);
+        // Their 21 letters take some 130 units.
+        assert!(long.iter().all(|place| place.0 + 130.0 < SIZE.0), "{long:?}");
+        let last = long.last().unwrap().1;
+        assert!(
+            last >= long[0].1 + 2.0 * LEGEND_ROW && last < lower_top,
+            "{long:?}, charts from {lower_top}"
+        );
+        let down = lower_top - top;
+        assert!(
+            down == last - long[0].1 && lower_height == height - down,
+            "{down}, {height}, {lower_height}"
+        );
+    }
 
     #[test]
     fn only_what_lies_far_from_many_is_outside_the_crowd() {

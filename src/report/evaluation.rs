@@ -65,8 +65,7 @@ impl Figure for EvaluationFigure<'_> {
             .collect();
         legend.push((Mark::Dot(GREY.mix(0.6), 2.5), "architecture".into()));
         legend.push((Mark::Cross(GREY.mix(1.0), 4.5), "best".into()));
-        canvas.head("Accuracy on architectures never trained on", &self.explanation, &legend)?;
-        let body = canvas.body();
+        let body = canvas.head("Accuracy on architectures never trained on", &self.explanation, &legend)?;
         let scored = self.rows.iter().filter_map(|row| row.accuracy);
         let ends = self.lines.iter().filter_map(|line| line.interval).flat_map(|(low, high)| [low, high]);
         let values: Vec<f64> = scored.chain(ends).map(|share| 100.0 * share).collect();

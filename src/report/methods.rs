@@ -226,8 +226,7 @@ impl Figure for MethodsFigure<'_> {
             "{}; bars: 95 % of bootstrap samples; per cent: cost, in MACs of training all",
             self.subject
         );
-        canvas.head("Kendall's tau of rankings with the truth", &explanation, &legend)?;
-        let body = canvas.body();
+        let body = canvas.head("Kendall's tau of rankings with the truth", &explanation, &legend)?;
         let (names, charts) = body.split_horizontally(canvas.px(NAMES));
         let (left, right) = charts.split_horizontally(charts.dim_in_pixel().0 / 2);
         let count = self.rows.len().max(1);

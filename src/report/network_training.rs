@@ -83,8 +83,7 @@ impl Figure for NetworkTrainingFigure {
         let mut legend =
             vec![(train, "training images".to_owned()), (validate, "validation images".to_owned())];
         legend.extend(best.map(|best| (RED_STAR, format!("best: {:.1} %", best.1))));
-        canvas.head(&self.title, &self.explanation, &legend)?;
-        let body = canvas.body();
+        let body = canvas.head(&self.title, &self.explanation, &legend)?;
         let (left, right) = body.split_horizontally(body.dim_in_pixel().0 / 2);
         let x = Axis::around("Epoch", self.accuracy.iter().map(|p| p.0), 0.0..f64::INFINITY);
         let losses = self.training.iter().chain(&self.validation).map(|p| p.1);

@@ -105,8 +105,7 @@ impl Figure for NoiseFigure {
         if let Some((number, _)) = self.winner {
             legend.push((RED_STAR, format!("best objective: trial {number}")));
         }
-        canvas.head("Accuracy under noise against clean accuracy", &self.explanation, &legend)?;
-        let body = canvas.body();
+        let body = canvas.head("Accuracy under noise against clean accuracy", &self.explanation, &legend)?;
         let mut chart = canvas.chart(&body, &x, &y)?;
         if from < to {
             canvas.points(&mut chart, diagonal, &[(from, from), (to, to)])?;

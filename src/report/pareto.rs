@@ -219,8 +219,7 @@ impl Figure for ParetoFigure {
         }
         let mut title = format!("{} against {}", self.y.1.name, self.x.1.name);
         title[..1].make_ascii_uppercase();
-        canvas.head(&title, &explanation, &legend)?;
-        let body = canvas.body();
+        let body = canvas.head(&title, &explanation, &legend)?;
         let mut chart = canvas.chart(&body, &x, &y)?;
         let bar = |p: &Point| Some((p.x, p.y - p.se?, p.y + p.se?));
         let place = |points: &[Point]| -> Vec<(f64, f64)> { points.iter().map(|p| (p.x, p.y)).collect() };

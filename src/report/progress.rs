@@ -148,8 +148,7 @@ impl Figure for ProgressFigure {
             legend
                 .push((RED_STAR, format!("best: trial {number} ({value:.decimals$}{})", self.value.suffix)));
         }
-        canvas.head("Best candidate so far", &self.explanation, &legend)?;
-        let body = canvas.body();
+        let body = canvas.head("Best candidate so far", &self.explanation, &legend)?;
         let (left, right) = body.split_horizontally(body.dim_in_pixel().0 / 2);
         let by_trial = |p: (f64, f64, f64)| (p.0, p.2);
         let by_time = |p: (f64, f64, f64)| (p.1, p.2);

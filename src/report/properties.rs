@@ -103,8 +103,8 @@ impl Figure for PropertiesFigure<'_> {
             .collect();
         legend.push((Mark::Dot(GREY.mix(0.6), 2.5), "one regressor".into()));
         legend.push((Mark::Cross(GREY.mix(1.0), 4.5), "one score, no regressor".into()));
-        canvas.head("Properties predicted for unseen architectures", &self.explanation, &legend)?;
-        let body = canvas.body();
+        let body =
+            canvas.head("Properties predicted for unseen architectures", &self.explanation, &legend)?;
         let ends = self.rows.iter().filter_map(|row| {
             let (tau, se) = (row.tau?, row.tau_se.unwrap_or(0.0));
             Some([tau - se, tau + se])

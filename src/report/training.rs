@@ -90,8 +90,7 @@ impl Figure for TrainingFigure {
             legend.push((mean, "held-out mean +- s.e.".to_owned()));
             legend.push((best, "best held-out".to_owned()));
         }
-        canvas.head("Training of the hypernetwork", &self.explanation, &legend)?;
-        let body = canvas.body();
+        let body = canvas.head("Training of the hypernetwork", &self.explanation, &legend)?;
         let (left, right) = body.split_horizontally(body.dim_in_pixel().0 / 2);
         let any = f64::NEG_INFINITY..f64::INFINITY;
         let x = Axis::around("Step", self.losses.iter().map(|p| p.0), 0.0..f64::INFINITY);
