@@ -8,22 +8,22 @@
 
 mod planning;
 mod rungs;
+mod worker;
 
 use super::{Event, KeptWeights, SettingsDigest, Study, TrialState, now_ms};
-use crate::score::{Bar, Fidelity, Scores};
+use crate::score::Scores;
 use crate::search::{
-    Budget, Evaluator, Front, Ladder, Limits, Measured, Objective, Outcome, Proposals, Refine, StopReason,
-    Strategy, proposal_rng, trial_seed,
+    Budget, Evaluator, Front, Ladder, Limits, Measured, Objective, Outcome, Proposals, StopReason, Strategy,
+    proposal_rng,
 };
 use crate::space::CellArchitecture;
 use crate::{Error, Result};
-use rungs::{Rung, races};
+use rungs::Rung;
 use std::collections::{BTreeSet, VecDeque};
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError, mpsc};
+use std::sync::{Mutex, mpsc};
 use std::time::Instant;
+use worker::{Done, Job, work};
 
 /// Known proposals in a row after which the space counts as exhausted.
 const MAX_KNOWN: u32 = 2_000;
@@ -62,16 +62,6 @@ pub struct Plan<'a> {
     pub settings: SettingsDigest,
     /// Set from outside to end the search after the candidates in flight.
     pub interrupted: &'a AtomicBool,
-}
-
-enum Job {
-    Score { trial: u64, arch: CellArchitecture, cost: Box<Scores>, bar: Option<Bar> },
-    Refine { trial: u64, arch: CellArchitecture, fidelity: Fidelity, keep: Option<PathBuf> },
-}
-
-enum Done {
-    Score { trial: u64, wall_s: f64, cost: Box<Scores>, result: Result<Measured> },
-    Refine { trial: u64, wall_s: f64, fidelity: Fidelity, result: Result<Scores> },
 }
 
 /// Runs or continues a search until its budget is spent or it is interrupted, and records why it ended.
@@ -128,45 +118,6 @@ pub fn run(
     let forecast = if reason == StopReason::Interrupted { None } else { strategy.forecast()? };
     study.record(&[Event::Stopped { time_ms: now_ms(), elapsed_s: study.elapsed_s(), reason, forecast }])?;
     Ok(reason)
-}
-
-fn work(plan: &Plan<'_>, jobs: &Mutex<mpsc::Receiver<Job>>, done: &mpsc::Sender<Done>) {
-    loop {
-        let next = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(job) = next else { return };
-        let began = Instant::now();
-        let wall_s = || began.elapsed().as_secs_f64();
-        let outcome = match job {
-            Job::Score { trial, arch, cost, bar } => {
-                let (seed, evaluator) = (trial_seed(plan.seed, trial), plan.evaluator);
-                let result = caught(|| match plan.ladder {
-                    Some(_) if races(plan.objective, &plan.limits) => {
-                        evaluator.race(&arch, seed, bar.as_ref())
-                    }
-                    _ => Ok(Measured { scores: evaluator.evaluate(&arch, seed)?, ..Measured::default() }),
-                });
-                Done::Score { trial, wall_s: wall_s(), cost, result }
-            }
-            Job::Refine { trial, arch, fidelity, keep } => {
-                let (keep, stop) = (keep.as_deref(), plan.interrupted);
-                let task = Refine { arch: &arch, fidelity, keep, stop };
-                let result = caught(|| plan.evaluator.refine(&task));
-                Done::Refine { trial, wall_s: wall_s(), fidelity, result }
-            }
-        };
-        if done.send(outcome).is_err() {
-            return;
-        }
-    }
-}
-
-/// What `evaluation` gives; a panic is an error with its message.
-fn caught<T>(evaluation: impl FnOnce() -> Result<T>) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(evaluation)).unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().map(String::as_str);
-        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
-        Err(Error::Config(format!("the evaluation panicked: {text}")))
-    })
 }
 
 struct Driver<'d> {

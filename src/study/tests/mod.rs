@@ -1,5 +1,6 @@
 //! Contracts that every strategy and every storage keeps, and what is special to journals and run folders.
 
+mod failures;
 mod folder;
 mod journal;
 mod search;
