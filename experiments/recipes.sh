@@ -38,6 +38,11 @@ run lr-2e-3-plain        "$steps"       's/^lr = .*/lr = 2e-3/; s/^augment = .*/
 run lr-2e-3-warm-up      "$steps"       "s/^lr = .*/lr = 2e-3/; s/^warmup = .*/warmup = $((steps / 4))/"
 run lr-2e-3-constant     "$steps"       's/^lr = .*/lr = 2e-3/; s/^kind = .*/kind = "constant"/; /^warmup = /d; /^floor = /d'
 run lr-2e-3-small-first  "$steps"       's/^lr = .*/lr = 2e-3/; s/^meta_batch = .*/meta_batch = 4\nsmall_first = 0.5/'
+# What helped most, together; and with a shorter memory of Adam's second moment.
+together='s/^lr = .*/lr = 2e-3/; s/^meta_batch = .*/meta_batch = 2/; s/^augment = .*/augment = false/
+    s/^clip_norm = .*/clip_norm = 5.0\nclip_network = 1.0/'
+run lr-2e-3-together     $((steps * 2)) "$together"
+run lr-2e-3-together-b98 $((steps * 2)) "$together; s/^weight_decay = .*/weight_decay = 1e-5\nbetas = [0.9, 0.98]/"
 # The paper's baselines, with the recipe that was best; GHN-1 sees one network a step, and half the networks.
 run ghn1                 $((steps * 2)) 's/^lr = .*/lr = 2e-3/; s/^meta_batch = .*/meta_batch = 1/
     s/^weight_norm = .*/weight_norm = false/; s/^ve = .*/ve = false/; s/^layernorm = .*/layernorm = false/'
